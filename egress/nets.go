@@ -1,0 +1,65 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// netUse is a use by address.
+type netUse struct {
+	prefix netip.Prefix
+	use    use
+}
+
+// nets finds every prefix that holds an address, in logarithmic time. Prefixes
+// are either nested or apart, so with each one's parent at hand it is enough to
+// find the last that begins at or before the address.
+type nets struct {
+	prefixes []netip.Prefix // sorted by address, then length; no two alike
+	parents  []int32        // index of the narrowest prefix around this one; -1 for none
+	uses     [][]use
+}
+
+func newNets(all []netUse) nets {
+	slices.SortStableFunc(all, func(a, b netUse) int {
+		if c := a.prefix.Addr().Compare(b.prefix.Addr()); c != 0 {
+			return c
+		}
+		return a.prefix.Bits() - b.prefix.Bits()
+	})
+	var n nets
+	for _, nu := range all {
+		last := len(n.prefixes) - 1
+		if last >= 0 && n.prefixes[last] == nu.prefix {
+			n.uses[last] = append(n.uses[last], nu.use)
+			continue
+		}
+		parent := int32(last)
+		for parent >= 0 && !n.prefixes[parent].Contains(nu.prefix.Addr()) {
+			parent = n.parents[parent]
+		}
+		n.prefixes = append(n.prefixes, nu.prefix)
+		n.parents = append(n.parents, parent)
+		n.uses = append(n.uses, []use{nu.use})
+	}
+	return n
+}
+
+// narrowest returns the index of the narrowest prefix that holds a, or -1; its
+// parents hold a too.
+func (n *nets) narrowest(a netip.Addr) int32 {
+	i, found := slices.BinarySearchFunc(n.prefixes, a, func(p netip.Prefix, a netip.Addr) int { return p.Addr().Compare(a) })
+	if found {
+		// Several prefixes may begin at a: the last of them is the narrowest.
+		for i+1 < len(n.prefixes) && n.prefixes[i+1].Addr() == a {
+			i++
+		}
+	} else {
+		i--
+	}
+	at := int32(i)
+	for at >= 0 && !n.prefixes[at].Contains(a) {
+		at = n.parents[at]
+	}
+	return at
+}
