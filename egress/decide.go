@@ -18,17 +18,17 @@ func (p *Policy) Decide(c Conn) Verdict {
 	if c.Dst.Port() == 0 {
 		return Denied(NoRule)
 	}
-	if r := p.byAddress(c); r != nil {
+	if r := p.byAddress(&c); r != nil {
 		return Verdict{Allow, ByAddressRule, r}
 	}
-	if r := p.byBoundName(c); r != nil {
-		return guard(c, Verdict{Allow, ByNameRule, r})
+	if r := p.byBoundName(&c); r != nil {
+		return guard(&c, Verdict{Allow, ByNameRule, r})
 	}
 	switch c.Proto {
 	case TCP:
-		return p.atSYN(c)
+		return p.atSYN(&c)
 	case HTTP, HTTPS:
-		return p.byName(c)
+		return p.byName(&c)
 	case UDP:
 		if c.Dst.Port() == 443 {
 			return Denied(QUIC)
@@ -38,7 +38,7 @@ func (p *Policy) Decide(c Conn) Verdict {
 }
 
 // guard refuses what a name may not lead to.
-func guard(c Conn, v Verdict) Verdict {
+func guard(c *Conn, v Verdict) Verdict {
 	if Guarded(c.Dst.Addr()) {
 		return Denied(GuardedAddress)
 	}
@@ -46,7 +46,7 @@ func guard(c Conn, v Verdict) Verdict {
 }
 
 // byAddress finds a rule for the destination's address.
-func (p *Policy) byAddress(c Conn) *Rule {
+func (p *Policy) byAddress(c *Conn) *Rule {
 	a := c.Dst.Addr()
 	if !a.IsValid() {
 		return nil
@@ -70,8 +70,11 @@ func transportIndex(p Proto) int {
 }
 
 // byBoundName finds a TCP or UDP rule for a name that the destination has.
-func (p *Policy) byBoundName(c Conn) *Rule {
+func (p *Policy) byBoundName(c *Conn) *Rule {
 	t := c.Proto.Transport()
+	if !p.byBound[transportIndex(t)] {
+		return nil
+	}
 	for _, n := range c.Bound {
 		if r, _ := p.named(t, n, c); r != nil {
 			return r
@@ -81,7 +84,7 @@ func (p *Policy) byBoundName(c Conn) *Rule {
 }
 
 // atSYN judges a TCP connection of which only addresses are known.
-func (p *Policy) atSYN(c Conn) Verdict {
+func (p *Policy) atSYN(c *Conn) Verdict {
 	wait := Denied(NoRule)
 	for i := range p.judged {
 		if u := &p.judged[i]; p.permits(u, c) != nil {
@@ -106,7 +109,7 @@ func (p *Policy) atSYN(c Conn) Verdict {
 }
 
 // byName judges a connection by the name that it showed.
-func (p *Policy) byName(c Conn) Verdict {
+func (p *Policy) byName(c *Conn) Verdict {
 	toAPI := c.API && c.Proto == HTTPS
 	if c.Name.IsZero() {
 		switch {
@@ -135,7 +138,7 @@ func (p *Policy) byName(c Conn) Verdict {
 // had named the API server. Clients inside a cluster dial the service's address,
 // which the node turns into this one, and name no server, the service, or (live
 // patching) another service.
-func (p *Policy) asAPIServer(c Conn) Verdict {
+func (p *Policy) asAPIServer(c *Conn) Verdict {
 	cluster := p.Cluster(c.Src.Addr())
 	switch {
 	case cluster == nil || cluster.APIServer.IsZero():
@@ -172,7 +175,7 @@ func hasName(names []Name, n Name) bool {
 // named finds the rule for n with the most specific pattern, for proto, c's
 // port and c's source. elsewhere reports whether n is permitted at all, on
 // another port or protocol.
-func (p *Policy) named(proto Proto, n Name, c Conn) (r *Rule, elsewhere bool) {
+func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
 	if r, elsewhere = p.among(p.list(p.exact[n.s]), proto, n, c); r != nil {
 		return r, true
 	}
@@ -198,7 +201,7 @@ func (p *Policy) named(proto Proto, n Name, c Conn) (r *Rule, elsewhere bool) {
 	return nil, elsewhere
 }
 
-func (p *Policy) among(uses []use, proto Proto, n Name, c Conn) (r *Rule, elsewhere bool) {
+func (p *Policy) among(uses []use, proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
 	for i := range uses {
 		u := &uses[i]
 		if u.pattern.s != "" && !u.pattern.Match(n) {
@@ -215,7 +218,7 @@ func (p *Policy) among(uses []use, proto Proto, n Name, c Conn) (r *Rule, elsewh
 }
 
 // permits returns the rule of u if it holds for c's port and source.
-func (p *Policy) permits(u *use, c Conn) *Rule {
+func (p *Policy) permits(u *use, c *Conn) *Rule {
 	if !u.ports.Has(c.Dst.Port()) || !p.from(u, c.Src.Addr()) {
 		return nil
 	}
@@ -231,6 +234,6 @@ func (p *Policy) from(u *use, src netip.Addr) bool {
 // port and protocol: the question of a DNS server, which is asked before a
 // connection is.
 func (p *Policy) Permits(client netip.Addr, n Name) bool {
-	_, somewhere := p.named(0, n, Conn{Src: netip.AddrPortFrom(client, 0)})
+	_, somewhere := p.named(0, n, &Conn{Src: netip.AddrPortFrom(client, 0)})
 	return somewhere
 }

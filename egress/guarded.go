@@ -13,6 +13,23 @@ var guarded = prefixes(
 	"fec0::/10", "ff00::/8",
 )
 
+// guardedFirst tells by an address's first byte that no guarded range begins
+// with it, for most addresses.
+var guardedFirst = func() (first struct{ v4, v6 [256]bool }) {
+	for _, p := range guarded {
+		b := p.Addr().AsSlice()[0]
+		family := &first.v6
+		if p.Addr().Is4() {
+			family = &first.v4
+		}
+		family[b] = true
+		for next := int(b) + 1; p.Bits() < 8 && next < int(b)+1<<(8-p.Bits()); next++ {
+			family[next] = true
+		}
+	}
+	return first
+}()
+
 // nat64 is the well-known prefix of RFC 6052: the IPv4 address is its last four bytes.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
@@ -40,6 +57,13 @@ func Guarded(a netip.Addr) bool {
 	if nat64.Contains(a) {
 		b := a.As16()
 		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	first := guardedFirst.v6[a.As16()[0]]
+	if a.Is4() {
+		first = guardedFirst.v4[a.As4()[0]]
+	}
+	if !first {
+		return false
 	}
 	for _, p := range guarded {
 		if p.Contains(a) {

@@ -17,12 +17,13 @@ type Policy struct {
 	rules    []Rule
 	clusters []Cluster
 
-	uses   [][]use          // interned lists of uses; index 0 is none, see list
-	exact  map[string]int32 // name -> index in uses
-	below  map[string]int32 // Pattern.Fixed of a pattern with wildcards -> index in uses
-	depths uint64           // bit n is set when a key of below has n labels
-	addrs  [2]nets          // address rules, by transport: TCP, UDP
-	judged []use            // the HTTP and HTTPS uses without their names: one for each protocol, ports and sources
+	uses    [][]use          // interned lists of uses; index 0 is none, see list
+	exact   map[string]int32 // name -> index in uses
+	below   map[string]int32 // Pattern.Fixed of a pattern with wildcards -> index in uses
+	depths  uint64           // bit n is set when a key of below has n labels
+	addrs   [2]nets          // address rules, by transport: TCP, UDP
+	byBound [2]bool          // whether a TCP or UDP rule has a name
+	judged  []use            // the HTTP and HTTPS uses without their names: one for each protocol, ports and sources
 }
 
 // use is one endpoint of one rule, as it is found by name or by address.
@@ -89,6 +90,7 @@ func checkClusters(clusters []Cluster) error {
 type compiler struct {
 	exact, below map[string][]use
 	addrs        [2][]netUse
+	byBound      [2]bool
 	judged       map[string]use // by protocol, ports and sources
 }
 
@@ -104,6 +106,9 @@ func (c *compiler) add(e Endpoint, rule int32, from []netip.Prefix) error {
 	case Pattern:
 		if key := fmt.Sprint(u.proto, u.ports, from); u.proto.Named() {
 			c.judged[key] = u
+		}
+		if !e.Proto.Named() {
+			c.byBound[transportIndex(e.Proto)] = true
 		}
 		c.addPattern(h, u)
 		return nil
@@ -134,6 +139,7 @@ func (c *compiler) finish(p *Policy) {
 	for _, key := range slices.Sorted(maps.Keys(c.judged)) {
 		p.judged = append(p.judged, c.judged[key])
 	}
+	p.byBound = c.byBound
 	for i := range c.addrs {
 		p.addrs[i] = newNets(c.addrs[i])
 	}
