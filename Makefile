@@ -1,0 +1,49 @@
+# Two commands do everything on a new machine: `make run` and `make test`.
+
+GO ?= go
+TOOLS := $(CURDIR)/bin/tools
+LINT := $(TOOLS)/golangci-lint
+LINT_VERSION := v2.15.0
+FUZZTIME ?= 30s
+
+.PHONY: build run test setup format vet lint unit cross fuzz bench clean
+
+build: ## bin/tidegate, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tidegate ./cmd/tidegate
+
+run: build ## the lab: a node boots through the real gateway, in network namespaces
+	bin/tidegate lab $(LAB)
+
+test: setup format vet lint cross unit ## everything that has to hold
+
+setup: $(LINT) ## what the tests need besides Go, from Debian's packages
+	scripts/setup
+
+$(LINT):
+	GOBIN=$(TOOLS) GOFLAGS= $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+format:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+cross: ## the binary is static, and builds where people write rules
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/tidegate
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
+
+unit: build ## all tests with the race detector; fuzz seeds are among them
+	TIDEGATE_REQUIRE=1 $(GO) test -race -timeout 25m ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	scripts/fuzz $(FUZZTIME)
+
+bench: ## the benchmarks of the hot functions
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
