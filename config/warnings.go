@@ -1,0 +1,144 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Warning is something that is allowed and deserves a look.
+type Warning struct {
+	Rule string // the id of the rule that it is about
+	Text string
+}
+
+func (w Warning) String() string { return "rule " + w.Rule + ": " + w.Text }
+
+// multiTenant are suffixes under which any customer of a provider can create a
+// name, so that a wildcard there leads to anybody.
+var multiTenant = names(
+	"blob.core.windows.net", "table.core.windows.net", "queue.core.windows.net", "file.core.windows.net", "dfs.core.windows.net", "web.core.windows.net",
+	"blob.storage.azure.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net",
+	"vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net", "azurecr.io", "azurecr.cn", "azurecr.us", "azurewebsites.net",
+	"cloudapp.azure.com", "cloudapp.net", "trafficmanager.net", "azurefd.net", "azureedge.net", "azure-api.net", "servicebus.windows.net",
+	"database.windows.net", "documents.azure.com", "azmk8s.io", "azurestaticapps.net", "azurecontainerapps.io",
+	"amazonaws.com", "s3.amazonaws.com", "cloudfront.net", "github.io", "githubusercontent.com", "storage.googleapis.com", "appspot.com",
+	"herokuapp.com", "netlify.app", "vercel.app", "pages.dev", "workers.dev", "r2.dev", "ngrok.io", "ngrok-free.app",
+)
+
+func names(ss ...string) map[egress.Name]bool {
+	m := make(map[egress.Name]bool, len(ss))
+	for _, s := range ss {
+		m[egress.MustParseName(s)] = true
+	}
+	return m
+}
+
+// Warnings looks at the rules as a whole: what one opens that others are meant
+// to judge, and what anybody could use.
+func (g *Gateway) Warnings() []Warning {
+	var ws []Warning
+	judged := judgedPorts(g.Rules)
+	for i, r := range g.Rules {
+		for _, e := range r.To {
+			if w := aroundNames(e, judged); w != "" {
+				ws = append(ws, Warning{r.ID, w})
+			}
+			if w := anybodys(e); w != "" {
+				ws = append(ws, Warning{r.ID, w})
+			}
+		}
+		for j, wide := range g.Rules {
+			if i != j && masks(wide, r) && (!masks(r, wide) || j < i) {
+				ws = append(ws, Warning{r.ID, fmt.Sprintf("rule %s permits all of it already", wide.ID)})
+				break
+			}
+		}
+	}
+	return ws
+}
+
+// judgedPorts returns the port ranges on which connections are judged by name.
+func judgedPorts(rules []egress.Rule) []egress.Ports {
+	seen := map[egress.Ports]bool{}
+	var ports []egress.Ports
+	for _, r := range rules {
+		for _, e := range r.To {
+			if e.Proto.Named() && !seen[e.Ports] {
+				seen[e.Ports] = true
+				ports = append(ports, e.Ports)
+			}
+		}
+	}
+	return ports
+}
+
+// aroundNames says where an address rule takes connections away from the name
+// rules: what it permits is settled at the first packet.
+func aroundNames(e egress.Endpoint, judged []egress.Ports) string {
+	net, ok := e.Host.(egress.Net)
+	if !ok || e.Proto != egress.TCP || insideOnly(net.Prefix) {
+		return ""
+	}
+	for _, p := range judged {
+		if e.Ports.First <= p.Last && p.First <= e.Ports.Last {
+			return fmt.Sprintf("%s covers port %s of name rules: what goes to these addresses is not judged by name", e, p)
+		}
+	}
+	return ""
+}
+
+func insideOnly(p netip.Prefix) bool {
+	for _, g := range egress.GuardedRanges() {
+		if g.Bits() <= p.Bits() && g.Contains(p.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+func anybodys(e egress.Endpoint) string {
+	p, ok := e.Host.(egress.Pattern)
+	if !ok {
+		return ""
+	}
+	if _, exact := p.Exact(); exact || !strings.HasPrefix(p.String(), "*.") || !multiTenant[p.Fixed()] {
+		return ""
+	}
+	return fmt.Sprintf("any customer can create a name under %s; name the ones that are needed", p.Fixed())
+}
+
+// masks reports whether wide permits everything that r does.
+func masks(wide, r egress.Rule) bool {
+	if !fromCovers(wide.From, r.From) {
+		return false
+	}
+	for _, e := range r.To {
+		covered := false
+		for _, w := range wide.To {
+			covered = covered || w.Covers(e)
+		}
+		if !covered {
+			return false
+		}
+	}
+	return true
+}
+
+func fromCovers(wide, narrow []netip.Prefix) bool {
+	if len(wide) == 0 {
+		return true
+	}
+	for _, n := range narrow {
+		covered := false
+		for _, w := range wide {
+			covered = covered || w.Bits() <= n.Bits() && w.Contains(n.Addr())
+		}
+		if !covered {
+			return false
+		}
+	}
+	return len(narrow) > 0
+}
