@@ -122,9 +122,9 @@ func ReadPacket(b []byte) (Packet, error) {
 	}
 	switch h.proto {
 	case TCP:
-		return readTCP(b[:h.end], h)
+		return readTCP(b[:h.end:h.end], h)
 	case UDP:
-		return readUDP(b[:h.end], h)
+		return readUDP(b[:h.end:h.end], h)
 	}
 	return p, ErrProtocol
 }
