@@ -189,7 +189,8 @@ func Versions(v ...uint16) Extension {
 	return Extension{ID: 43, Data: append([]byte{byte(len(w))}, w...)}
 }
 
-// KeyShare is the extension with one share of n bytes, which is no valid key of most groups.
+// KeyShare is the extension with one share of n bytes. It is a key of X25519 when n is 32; of
+// other groups servers will refuse it.
 func KeyShare(group uint16, n int) Extension {
 	share := append(words([]uint16{group}), prefixed16(bytes.Repeat([]byte{9}, n))...)
 	return Extension{ID: 51, Data: prefixed16(share)}
