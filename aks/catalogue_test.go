@@ -59,3 +59,11 @@ func TestCatalogueErrorsNameFileAndLine(t *testing.T) {
 		}
 	}
 }
+
+func TestEmbeddedCatalogueIsClean(t *testing.T) {
+	for _, p := range Embedded().Lint() {
+		if p.Level == Warning {
+			t.Error(p)
+		}
+	}
+}

@@ -41,6 +41,7 @@ type Cluster struct {
 	Subnets          []string       // resource ids of the nodes' and pods' subnets: the sources of all this traffic
 	Proxy            Proxy
 
+	APIAccess      APIAccess    // how pods of yours reach the API server; empty when it is not known
 	APIServerAddrs []netip.Addr // current addresses of the API server, which are in no JSON
 	DNSServers     []netip.Addr // of the virtual network, if they are not Azure's
 	KeyVaults      []string     // names of the vaults it may read; empty is any
@@ -49,6 +50,30 @@ type Cluster struct {
 	Listed    []Listed    // what Azure itself lists for this cluster, a third opinion
 
 	notes []Note
+}
+
+// APIAccess is how pods, other than the system's own, reach the API server.
+type APIAccess string
+
+// The ways.
+const (
+	ByName    APIAccess = "fqdn" // by its name: they carry AKS's annotation
+	ByAddress APIAccess = "ip"   // by its address, as Kubernetes has it
+	NoAccess  APIAccess = "none" // not at all
+)
+
+// WithAPIAccess returns the cluster with the way given, which is one of the three.
+func (c Cluster) WithAPIAccess(a APIAccess) (Cluster, error) {
+	switch a {
+	case ByAddress:
+		c = c.With(APIByAddress, "asked for")
+	case ByName, NoAccess:
+		c = c.Without(APIByAddress)
+	default:
+		return c, fmt.Errorf("api access %q: want ip, fqdn or none", a)
+	}
+	c.APIAccess = a
+	return c, nil
 }
 
 // Proxy is the HTTP proxy that nodes and pods are told to use. The zero Proxy

@@ -1,6 +1,7 @@
 package aks
 
 import (
+	"slices"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -25,7 +26,7 @@ func (c *Cluster) checks() []Check {
 			out = append(out, Check{p, 443, zone, why})
 		}
 	}
-	if n := c.APIServer(); !n.IsZero() && (c.Has(Private) || c.Has(VNet) || c.Has(Isolated)) {
+	if n := c.APIServer(); !n.IsZero() && (c.Has(Private) || c.Has(Isolated) && !c.Has(VNet)) {
 		zone := ""
 		if n == c.PrivateFQDN {
 			_, zone, _ = strings.Cut(n.String(), ".")
@@ -44,6 +45,25 @@ func (c *Cluster) checks() []Check {
 		for _, v := range c.vaultNames() {
 			add(v+"."+in.vaults, in.vaultZone, "Key vaults, by a private endpoint.")
 		}
+	}
+	return out
+}
+
+// mayResolve are the names that DNS has to answer though no rule opens them.
+func (c *Cluster) mayResolve() []egress.Pattern {
+	var out []egress.Pattern
+	add := func(name string) {
+		if p, err := egress.ParsePattern(name); err == nil && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	if c.Has(Private) || c.Has(VNet) || c.Has(Isolated) {
+		add(c.FQDN.String())
+		add(c.PrivateFQDN.String())
+	}
+	for _, check := range c.checks() {
+		add(check.Name.String())
+		add("*." + check.Zone)
 	}
 	return out
 }

@@ -29,10 +29,10 @@ type Options struct {
 // one cloud.
 type Rule struct {
 	egress.Rule
-	Section string    // of the article, see SectionTitle
-	Rows    []string  // ids of the article's rows; none where the article has none
-	State   State     // Needed, or Proxied
-	Because []Feature // the features that switch it on; none for core rows
+	Section string   // of the article, see SectionTitle
+	Rows    []string // ids of the article's rows; none where the article has none
+	State   State    // Needed, or Proxied
+	Because []string // what switches it on: fields of the cluster's JSON, or the user's words; none for core rows
 }
 
 // Result is what a cluster needs.
@@ -73,15 +73,15 @@ func (c Cluster) Rules(o Options) (Result, error) {
 		o.Edition = Newest
 	}
 	res := Result{Edition: o.Edition, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
-	for _, check := range res.Private {
-		res.MayResolve = append(res.MayResolve, check.Name)
-	}
 	b := builder{cluster: &c, options: o}
-	if !c.Has(Isolated) {
-		for i := range o.Catalogue.Rows {
-			b.row(&o.Catalogue.Rows[i])
-		}
-		b.proxyRules()
+	for i := range o.Catalogue.Rows {
+		b.row(&o.Catalogue.Rows[i])
+	}
+	b.proxyRules()
+	res.MayResolve = c.mayResolve()
+	if c.Has(Isolated) {
+		res.MayResolve = append(res.MayResolve, b.behindPrivateEndpoints()...)
+		b = builder{}
 	}
 	res.Rules = b.rules
 	res.Notes = slices.Concat(c.notes, c.situation(o), b.notes, shared(b.rules), c.lint(o.GatewayAddresses), compare(c.Listed, b.rules))
@@ -101,10 +101,25 @@ func (b *builder) note(level Level, code, about, text string) {
 	b.notes = append(b.notes, Note{level, code, about, text})
 }
 
+// behindPrivateEndpoints are the names that an isolated cluster reaches by
+// private endpoints, where others have rules.
+func (b *builder) behindPrivateEndpoints() []egress.Pattern {
+	var out []egress.Pattern
+	for _, r := range b.rules {
+		for _, e := range r.To {
+			if p, ok := e.Host.(egress.Pattern); ok && (r.Section == "keyvault" || r.Section == "monitor") {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
 // row adds the row's rule, if its features are on.
 func (b *builder) row(r *Row) {
 	for _, l := range r.Lines(b.cluster.Cloud, b.options.Edition) {
-		if b.options.AsStated && l.Row == "" || !b.wanted(r, &l) {
+		because, wanted := b.wanted(r, &l)
+		if !wanted || b.options.AsStated && l.Row == "" {
 			continue
 		}
 		if b.options.NoRecommended && r.Need != egress.Required {
@@ -123,18 +138,19 @@ func (b *builder) row(r *Row) {
 		if len(to) == 0 {
 			continue
 		}
-		rule := Rule{Section: r.Section, State: Needed, Because: r.When}
+		rule := Rule{Section: r.Section, State: Needed, Because: because}
 		rule.Rule = egress.Rule{ID: r.ID, Need: r.Need, To: to, Why: r.Why, Source: r.source(&l)}
 		if l.Row != "" {
 			rule.Rows = []string{l.Row}
 		}
 		b.rules = append(b.rules, rule)
-		b.differs(r, &l)
+		b.differs(r, &l, to)
 	}
 }
 
-// wanted asks the row's features, or those of the article to the letter.
-func (b *builder) wanted(r *Row, l *Line) bool {
+// wanted asks the row's features, or those of the article to the letter, and
+// returns what says that they are on.
+func (b *builder) wanted(r *Row, l *Line) (because []string, wanted bool) {
 	when, unless := r.When, r.Unless
 	if s := l.Stated; s != nil && b.options.AsStated {
 		if s.When != nil {
@@ -146,10 +162,11 @@ func (b *builder) wanted(r *Row, l *Line) bool {
 	}
 	for _, f := range when {
 		if !b.cluster.Has(f) {
-			return false
+			return nil, false
 		}
+		because = append(because, b.cluster.Features[f]...)
 	}
-	return !slices.ContainsFunc(unless, b.cluster.Has)
+	return because, !slices.ContainsFunc(unless, b.cluster.Has)
 }
 
 // endpoints fills the line's templates. Of alternatives the last that the
@@ -236,14 +253,13 @@ func hosts(addrs []netip.Addr) []string {
 
 // differs notes where the rule is not what the article says, and what the
 // article contradicts itself in.
-func (b *builder) differs(r *Row, l *Line) {
+func (b *builder) differs(r *Row, l *Line, to []egress.Endpoint) {
 	if s := l.Stated; s != nil && s.Why != "" && len(l.Any) == 0 {
-		ts, _ := l.templates()
 		d := r.destinations(b.cluster.Cloud, l, true)[0]
 		if b.options.AsStated && len(s.To) > 0 {
 			b.note(Warning, "as-stated", r.ID, fmt.Sprintf("The article writes %s, and so does this rule. %s", d.Text, s.Why))
 		} else {
-			b.note(Info, "differs", r.ID, fmt.Sprintf("The article writes %s; the rule says %s. %s", d.Text, ts[0], s.Why))
+			b.note(Info, "differs", r.ID, fmt.Sprintf("The article writes %s; the rule says %s. %s", d.Text, to[0], s.Why))
 		}
 	}
 	for _, n := range r.Notes {
@@ -310,9 +326,7 @@ func (c *Cluster) situation(o Options) []Note {
 	if c.FQDN.IsZero() && !c.Has(Private) && !c.Has(VNet) && !o.AsStated {
 		add(Info, "apiserver-unknown", "core/apiserver", "The API server's name is not known yet, so the rule permits every API server of the region; make the rules again once the cluster exists.")
 	}
-	if c.Has(APIByAddress) && (c.Has(Private) || c.Has(VNet)) && !o.AsStated {
-		add(Info, "apiserver-inside", "core/apiserver-address", "The API server's address lies inside the network: no rule is needed for it.")
-	}
+	notes = append(notes, c.accessNotes()...)
 	if o.Edition.Before(packagesAKS) && !o.AsStated {
 		add(Warning, "old-edition", "", "This edition lacks packages.aks.azure.com, without which nodes of today start slowly and depend on a retired mirror.")
 	}
@@ -320,6 +334,28 @@ func (c *Cluster) situation(o Options) []Note {
 		add(Info, "http-proxy", "", "Nodes and pods use an HTTP proxy: rules marked proxied belong into the proxy's list, and the firewall needs the others.")
 	}
 	return slices.Concat(notes, c.extensionNotes())
+}
+
+// accessNotes say what follows from how pods reach the API server.
+func (c *Cluster) accessNotes() []Note {
+	n := Note{Info, "api-access", "core/apiserver-address", ""}
+	switch {
+	case c.Has(Private) || c.Has(VNet):
+		if c.Has(APIByAddress) {
+			n.Text = "The API server's address lies inside the network: no rule is needed for it."
+		}
+	case c.Has(APIByAddress):
+	case c.APIAccess == ByName:
+		n.Text = "Pods that use the API server have to carry the annotation kubernetes.azure.com/set-kube-service-host-fqdn in their template; no rule opens its address."
+	case c.APIAccess == NoAccess:
+		n.Text = "No pod of yours is meant to use the API server: neither a rule for its address nor the annotation is asked for."
+	default:
+		n.Text = "Whether pods dial the API server by its address cannot be known from here. Those that do need the annotation kubernetes.azure.com/set-kube-service-host-fqdn, or a rule for the address."
+	}
+	if n.Text == "" {
+		return nil
+	}
+	return []Note{n}
 }
 
 // packagesAKS is the day on which the article took up packages.aks.azure.com.
