@@ -1,0 +1,362 @@
+package aks
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Options say how the catalogue is read. The zero Options is the newest
+// edition, what works rather than what is stated, and everything recommended.
+type Options struct {
+	Edition       Date // zero: the newest
+	AsStated      bool // the article to the letter
+	NoRecommended bool // leave out what is not required
+	Wildcards     bool // a region that is not known becomes a *, in names only
+
+	// GatewayAddresses are the addresses that the cluster's traffic comes from
+	// behind its firewall, for the lint of authorizedIPRanges.
+	GatewayAddresses []netip.Addr
+
+	Catalogue *Catalogue // nil: Embedded
+}
+
+// Rule is an egress rule with where it comes from: one row of the article for
+// one cloud.
+type Rule struct {
+	egress.Rule
+	Section string   // of the article, see SectionTitle
+	Rows    []string // ids of the article's rows; none where the article has none
+	State   State    // Needed, or Proxied
+	Because []string // what switches it on: fields of the cluster's JSON, or the user's words; none for core rows
+}
+
+// Result is what a cluster needs.
+type Result struct {
+	Edition Date
+	Rules   []Rule
+	Notes   []Note
+	Private []Check // what has to be reachable inside the network in the place of rules
+	Seen    []Seen  // what will be seen and opens nothing
+
+	// APIServer is the name by which nodes know the API server; zero if unknown.
+	APIServer egress.Name
+
+	// MayResolve are names that the cluster asks DNS for though no rule opens them,
+	// since they lead to private addresses.
+	MayResolve []egress.Pattern
+}
+
+// Egress returns the rules of the firewall: those whose traffic passes it.
+func (r *Result) Egress() []egress.Rule {
+	var out []egress.Rule
+	for _, rule := range r.Rules {
+		if rule.State == Needed {
+			out = append(out, rule.Rule)
+		}
+	}
+	return out
+}
+
+// Rules joins the facts and the catalogue. It fails when a rule is needed and a
+// fact for it is not known ([UnfilledError]), never by leaving a rule out. A
+// network isolated cluster has no public rule, but private checks.
+func (c Cluster) Rules(o Options) (Result, error) {
+	if o.Catalogue == nil {
+		o.Catalogue = Embedded()
+	}
+	if o.Edition.IsZero() {
+		o.Edition = Newest
+	}
+	res := Result{Edition: o.Edition, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
+	b := builder{cluster: &c, options: o}
+	for i := range o.Catalogue.Rows {
+		b.row(&o.Catalogue.Rows[i])
+	}
+	b.proxyRules()
+	res.MayResolve = c.mayResolve()
+	if c.Has(Isolated) {
+		res.MayResolve = append(res.MayResolve, b.behindPrivateEndpoints()...)
+		b = builder{}
+	}
+	res.Rules = b.rules
+	res.Notes = slices.Concat(c.notes, c.situation(o), b.notes, shared(b.rules), c.lint(o.GatewayAddresses), compare(c.Listed, b.rules))
+	return res, errors.Join(b.errs...)
+}
+
+// builder gathers the rules of one cluster.
+type builder struct {
+	cluster *Cluster
+	options Options
+	rules   []Rule
+	notes   []Note
+	errs    []error
+}
+
+func (b *builder) note(level Level, code, about, text string) {
+	b.notes = append(b.notes, Note{level, code, about, text})
+}
+
+// behindPrivateEndpoints are the names that an isolated cluster reaches by
+// private endpoints, where others have rules.
+func (b *builder) behindPrivateEndpoints() []egress.Pattern {
+	var out []egress.Pattern
+	for _, r := range b.rules {
+		for _, e := range r.To {
+			if p, ok := e.Host.(egress.Pattern); ok && (r.Section == "keyvault" || r.Section == "monitor") {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// row adds the row's rule, if its features are on.
+func (b *builder) row(r *Row) {
+	for _, l := range r.Lines(b.cluster.Cloud, b.options.Edition) {
+		because, wanted := b.wanted(r, &l)
+		if !wanted || b.options.AsStated && l.Row == "" {
+			continue
+		}
+		if b.options.NoRecommended && r.Need != egress.Required {
+			b.dropped(r)
+			continue
+		}
+		to, err := b.endpoints(&l)
+		if err != nil {
+			var unfilled *UnfilledError
+			if errors.As(err, &unfilled) {
+				unfilled.Rule = r.ID
+			}
+			b.errs = append(b.errs, err)
+			continue
+		}
+		if len(to) == 0 {
+			continue
+		}
+		rule := Rule{Section: r.Section, State: Needed, Because: because}
+		rule.Rule = egress.Rule{ID: r.ID, Need: r.Need, To: to, Why: r.Why, Source: r.source(&l)}
+		if l.Row != "" {
+			rule.Rows = []string{l.Row}
+		}
+		b.rules = append(b.rules, rule)
+		b.differs(r, &l, to)
+	}
+}
+
+// wanted asks the row's features, or those of the article to the letter, and
+// returns what says that they are on.
+func (b *builder) wanted(r *Row, l *Line) (because []string, wanted bool) {
+	when, unless := r.When, r.Unless
+	if s := l.Stated; s != nil && b.options.AsStated {
+		if s.When != nil {
+			when = s.When
+		}
+		if s.Unless != nil {
+			unless = s.Unless
+		}
+	}
+	for _, f := range when {
+		if !b.cluster.Has(f) {
+			return nil, false
+		}
+		because = append(because, b.cluster.Features[f]...)
+	}
+	return because, !slices.ContainsFunc(unless, b.cluster.Has)
+}
+
+// endpoints fills the line's templates. Of alternatives the last that the
+// facts fill is taken, which is the narrowest.
+func (b *builder) endpoints(l *Line) ([]egress.Endpoint, error) {
+	ts, alternatives := l.templates()
+	if b.options.AsStated && l.Stated != nil && len(l.Stated.To) > 0 {
+		ts = l.Stated.To
+	}
+	var all []egress.Endpoint
+	var err error
+	for _, t := range slices.Backward(ts) {
+		to, failed := t.fill(b.values)
+		switch {
+		case failed != nil:
+			err = errors.Join(err, failed)
+			if !alternatives {
+				return nil, failed
+			}
+		case alternatives:
+			return to, nil
+		}
+		all = slices.Concat(to, all)
+	}
+	return all, err
+}
+
+// values fills placeholders from the facts. To the letter, names stay as wide
+// as the article writes them.
+func (b *builder) values(name string) ([]string, bool) {
+	c := b.cluster
+	var vs []string
+	switch name {
+	case "location", "region", "cluster-region-name":
+		vs = one(c.Region)
+		if c.Region == "" && b.options.Wildcards {
+			vs = []string{"*"}
+		}
+	case "Region":
+		vs = one(TagRegion(c.Region))
+	case "RegionCIDRs":
+	case "apiserver":
+		if !b.options.AsStated {
+			vs = one(c.FQDN.String())
+		}
+	case "APIServerPublicIP":
+		vs = hosts(c.APIServerAddrs)
+	case "CustomDNSIP":
+		vs = hosts(c.DNSServers)
+	case "keyvault":
+		if !b.options.AsStated {
+			vs = c.KeyVaults
+		}
+	case "any":
+		vs = []string{"0.0.0.0/0"}
+		if c.IPv6 {
+			vs = append(vs, "[::/0]")
+		}
+	default:
+		return nil, false
+	}
+	return vs, true
+}
+
+func one(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return []string{s}
+}
+
+// hosts writes addresses as an endpoint holds them.
+func hosts(addrs []netip.Addr) []string {
+	var out []string
+	for _, a := range addrs {
+		s := a.Unmap().String()
+		if a.Unmap().Is6() {
+			s = "[" + s + "]"
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// differs notes where the rule is not what the article says, and what the
+// article contradicts itself in.
+func (b *builder) differs(r *Row, l *Line, to []egress.Endpoint) {
+	if s := l.Stated; s != nil && s.Why != "" && len(l.Any) == 0 {
+		d := r.destinations(b.cluster.Cloud, l, true)[0]
+		if b.options.AsStated && len(s.To) > 0 {
+			b.note(Warning, "as-stated", r.ID, fmt.Sprintf("The article writes %s, and so does this rule. %s", d.Text, s.Why))
+		} else {
+			b.note(Info, "differs", r.ID, fmt.Sprintf("The article writes %s; the rule says %s. %s", d.Text, to[0], s.Why))
+		}
+	}
+	for _, n := range r.Notes {
+		if n.Level == Warning && (n.Cloud == 0 || n.Cloud == b.cluster.Cloud) {
+			b.note(Warning, "article", r.ID, n.Text)
+		}
+	}
+}
+
+// dropped says what happens without a recommended row. For a channel that
+// installs from these hosts it is more than a recommendation.
+func (b *builder) dropped(r *Row) {
+	n := Note{Info, "not-recommended", r.ID, "Left out: " + r.Breaks}
+	switch channel := b.cluster.OSUpgrades; {
+	case r.Section != "recommended":
+	case strings.EqualFold(channel, "SecurityPatch") && r.ID == "ubuntu/snapshot":
+		n = Note{Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is SecurityPatch, which installs from this host, and it is left out: nodes get no security patches."}
+	case strings.EqualFold(channel, "Unmanaged") && r.ID == "ubuntu/archive":
+		n = Note{Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is Unmanaged, by which nodes update themselves from these hosts, and they are left out: nodes get no updates."}
+	}
+	b.notes = append(b.notes, n)
+}
+
+// shared notes the destinations that several rules name. Both rules stay, for
+// each has a reason of its own and goes when its feature goes.
+func shared(rules []Rule) []Note {
+	by := map[egress.Endpoint][]string{}
+	var order []egress.Endpoint
+	for _, r := range rules {
+		for _, e := range r.To {
+			if len(by[e]) == 0 {
+				order = append(order, e)
+			}
+			by[e] = append(by[e], r.ID)
+		}
+	}
+	var notes []Note
+	for _, e := range order {
+		if ids := by[e]; len(ids) > 1 {
+			notes = append(notes, Note{Info, "shared", "", fmt.Sprintf("%s is needed by %s; each stays a rule of its own.", e, strings.Join(ids, " and "))})
+		}
+	}
+	return notes
+}
+
+// situation notes what follows from the facts as they stand when the rules are
+// made: flags may have changed what the JSON said.
+func (c *Cluster) situation(o Options) []Note {
+	var notes []Note
+	add := func(level Level, code, about, text string) { notes = append(notes, Note{level, code, about, text}) }
+	if len(c.Unknown) > 0 {
+		var names []string
+		for _, f := range c.Unknown {
+			names = append(names, string(f))
+		}
+		add(Warning, "unknown-nodes", "", "Node auto-provisioning decides the kinds of nodes inside the cluster, so whether there will be "+strings.Join(names, ", ")+" nodes cannot be known; switch on what its NodePools allow.")
+	}
+	if c.Has(Isolated) {
+		return slices.Concat(notes, c.isolatedNotes())
+	}
+	if c.CachedArtifacts {
+		add(Info, "cached-artifacts", "", "Nodes boot from the registry "+c.Registry+" and outboundType is "+c.OutboundType+": pulls go there, may still leave the network, and the core rows stay.")
+	}
+	if c.FQDN.IsZero() && !c.Has(Private) && !c.Has(VNet) && !o.AsStated {
+		add(Info, "apiserver-unknown", "core/apiserver", "The API server's name is not known yet, so the rule permits every API server of the region; make the rules again once the cluster exists.")
+	}
+	notes = append(notes, c.accessNotes()...)
+	if o.Edition.Before(packagesAKS) && !o.AsStated {
+		add(Warning, "old-edition", "", "This edition lacks packages.aks.azure.com, without which nodes of today start slowly and depend on a retired mirror.")
+	}
+	if len(c.Proxy.Endpoints) > 0 {
+		add(Info, "http-proxy", "", "Nodes and pods use an HTTP proxy: rules marked proxied belong into the proxy's list, and the firewall needs the others.")
+	}
+	return slices.Concat(notes, c.extensionNotes())
+}
+
+// accessNotes say what follows from how pods reach the API server.
+func (c *Cluster) accessNotes() []Note {
+	n := Note{Info, "api-access", "core/apiserver-address", ""}
+	switch {
+	case c.Has(Private) || c.Has(VNet):
+		if c.Has(APIByAddress) {
+			n.Text = "The API server's address lies inside the network: no rule is needed for it."
+		}
+	case c.Has(APIByAddress):
+	case c.APIAccess == ByName:
+		n.Text = "Pods that use the API server have to carry the annotation kubernetes.azure.com/set-kube-service-host-fqdn in their template; no rule opens its address."
+	case c.APIAccess == NoAccess:
+		n.Text = "No pod of yours is meant to use the API server: neither a rule for its address nor the annotation is asked for."
+	default:
+		n.Text = "Whether pods dial the API server by its address cannot be known from here. Those that do need the annotation kubernetes.azure.com/set-kube-service-host-fqdn, or a rule for the address."
+	}
+	if n.Text == "" {
+		return nil
+	}
+	return []Note{n}
+}
+
+// packagesAKS is the day on which the article took up packages.aks.azure.com.
+var packagesAKS = Date{"2025-02-05"}
