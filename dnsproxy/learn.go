@@ -1,0 +1,152 @@
+package dnsproxy
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidegate.io/tidegate/egress"
+)
+
+const (
+	// learnWait is how long an answer waits for Learn. A client that has its
+	// answer late retries; one that never has it is down.
+	learnWait = 100 * time.Millisecond
+	// learnLimit ends the context of a Learn that the answer no longer waits for.
+	learnLimit = 5 * time.Second
+	// learnAgain is how often a cached answer in use is reported, so that the
+	// receiver can tell which bindings are in use when it must drop some.
+	learnAgain = time.Minute
+	// maxLessons bounds the calls of Learn under way.
+	maxLessons = 1024
+)
+
+// taught says until when a scope's clients may have an entry without a new
+// report.
+type taught struct {
+	scope      string
+	until      time.Time
+	generation uint64
+}
+
+// lessons are the calls of Learn under way, one for an answer and a scope.
+type lessons struct {
+	generation atomic.Uint64 // counts calls of Relearn
+	mu         sync.Mutex
+	running    map[lesson]chan struct{}
+}
+
+type lesson struct {
+	*entry
+	scope string
+}
+
+// knows reports that nothing has to be learned before scope's clients get e:
+// it costs a hit two loads and a comparison.
+func (s *Server) knows(e *entry, scope string, now time.Time) bool {
+	if s.Learn == nil || len(e.open) == 0 {
+		return true
+	}
+	known := e.taught.Load()
+	if known == nil {
+		return false
+	}
+	generation := s.lessons.generation.Load()
+	for i := range *known {
+		if t := &(*known)[i]; t.scope == scope {
+			return t.generation == generation && now.Before(t.until)
+		}
+	}
+	return false
+}
+
+// teach reports e's addresses for scope and waits until they are programmed,
+// but not longer than learnWait. Those who ask meanwhile wait for the same call.
+func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time.Time) {
+	if s.knows(e, scope, s.now()) {
+		return
+	}
+	done := s.startLesson(ctx, lesson{e, scope}, expires)
+	if done == nil {
+		s.counts.learnLate.Add(1)
+		return
+	}
+	timer := time.NewTimer(learnWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		s.counts.learnLate.Add(1)
+	case <-ctx.Done():
+	}
+}
+
+// startLesson returns a channel that is closed when l is over, or nil if too
+// many are under way.
+func (s *Server) startLesson(ctx context.Context, l lesson, expires time.Time) <-chan struct{} {
+	s.lessons.mu.Lock()
+	defer s.lessons.mu.Unlock()
+	if done := s.lessons.running[l]; done != nil {
+		return done
+	}
+	if len(s.lessons.running) >= maxLessons {
+		return nil
+	}
+	if s.lessons.running == nil {
+		s.lessons.running = map[lesson]chan struct{}{}
+	}
+	done := make(chan struct{})
+	s.lessons.running[l] = done
+	s.work.Go(func() {
+		s.learn(ctx, l, expires)
+		s.lessons.mu.Lock()
+		delete(s.lessons.running, l)
+		s.lessons.mu.Unlock()
+		close(done)
+	})
+	return done
+}
+
+func (s *Server) learn(ctx context.Context, l lesson, expires time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, learnLimit)
+	defer cancel()
+	generation := s.lessons.generation.Load() // before: a Relearn meanwhile counts
+	bindings := make([]egress.Binding, len(l.open))
+	for i, a := range l.open {
+		bindings[i] = egress.Binding{Scope: l.scope, Name: l.name, Addr: a, Expires: expires}
+	}
+	s.counts.learned.Add(1)
+	if err := s.Learn(ctx, bindings); err != nil {
+		s.counts.learnFailed.Add(1)
+		return
+	}
+	until := s.now().Add(learnAgain)
+	if expires.Before(until) {
+		until = expires
+	}
+	l.remember(taught{l.scope, until, generation})
+}
+
+// remember replaces what is known for t's scope. Scopes are the configured
+// clusters, so the list stays short.
+func (e *entry) remember(t taught) {
+	for {
+		old := e.taught.Load()
+		next := []taught{t}
+		if old != nil {
+			for _, o := range *old {
+				if o.scope != t.scope {
+					next = append(next, o)
+				}
+			}
+		}
+		if e.taught.CompareAndSwap(old, &next) {
+			return
+		}
+	}
+}
+
+// Relearn has every cached answer reported again before it is next given: for
+// a receiver that lost or dropped bindings. Safe at any time.
+func (s *Server) Relearn() { s.lessons.generation.Add(1) }
