@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
 
@@ -153,7 +154,9 @@ func (e lineError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.
 func parse(text []byte) (f file, err error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
-	if err := dec.Decode(&f); err != nil {
+	if err := dec.Decode(&f); errors.Is(err, io.EOF) {
+		return f, errors.New("nothing in it")
+	} else if err != nil {
 		return f, errors.New(plain(err))
 	}
 	if dec.Decode(new(yaml.Node)) == nil {

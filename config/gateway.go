@@ -43,6 +43,7 @@ type Cluster struct {
 	Internal   []netip.Prefix // destinations that are never ours: node, pod, service and VNet ranges
 	Mode       Mode
 	Resolvable []egress.Pattern // names of its own that may be resolved and open nothing, such as a private API server's
+	Benign     []egress.Pattern // names that will be seen, and whose denial does no harm
 }
 
 // Policy compiles the rules.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -28,12 +29,15 @@ type reader struct {
 }
 
 func (r *reader) gateway() (*Gateway, error) {
-	for _, step := range []func() error{r.settings, r.dns, r.clusters, r.rules} {
+	for _, step := range []func() error{r.settings, r.dns, r.clusters, r.rules, r.tags} {
 		if err := step(); err != nil {
 			return nil, err
 		}
 	}
 	if _, err := r.out.Policy(); err != nil {
+		if r.file.ServiceTags.line == 0 && strings.Contains(err.Error(), "service tag") {
+			err = fmt.Errorf("%w; name Microsoft's file of them under serviceTags", err)
+		}
 		return nil, err
 	}
 	return &r.out, nil
