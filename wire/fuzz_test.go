@@ -163,12 +163,12 @@ func joinHandshake(stream []byte) (message []byte) {
 // ReadPacket.
 func FuzzPacket(f *testing.F) {
 	for _, version := range []int{4, 6} {
-		f.Add(with(version, set(0)))
+		f.Add(syn(version))
 		f.Add(with(version, set(6, 44)))
 		f.Add(with(version, set(6, 0)))
 	}
-	f.Add(with(4, insert(20, 1, 1, 1, 0)))
-	f.Add(with(4, insert(40, 30, 4, 0, 0x81)))
+	f.Add(with(4, insert(1, 1, 1, 0)))
+	f.Add(wiretest.TCPOptions(syn(4), 30, 4, 0, 0x81))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := ReadPacket(b)
 		if err != nil {
@@ -179,7 +179,11 @@ func FuzzPacket(f *testing.F) {
 		if p.Src.Addr().Is6() {
 			p.Transport = 40
 		}
-		again, err := ReadPacket(AppendPacket(nil, p))
+		written := AppendPacket(nil, p)
+		if !bytes.Equal(wiretest.FixChecksums(written), written) {
+			t.Errorf("checksums of %x are wrong", written)
+		}
+		again, err := ReadPacket(written)
 		if err != nil || !reflect.DeepEqual(again, p) {
 			t.Errorf("read %+v, wrote and read %+v, %v", p, again, err)
 		}

@@ -233,3 +233,23 @@ func recorded(t testing.TB, file string) []byte {
 	}
 	return b
 }
+
+// TestBuiltHellosReachServers holds what wiretest promises, and that the oracle of the fuzz
+// targets sees anything.
+func TestBuiltHellosReachServers(t *testing.T) {
+	client := wiretest.Client(name)
+	for what, stream := range map[string][]byte{
+		"a client":     client.Bytes(),
+		"post-quantum": wiretest.PostQuantum(name).Bytes(),
+		"60 KB":        client.PadTo(60_000).Bytes(),
+		"in pieces":    wiretest.Records(client.Message(), 1, 2, 3, 50),
+		"with ECH":     client.With(wiretest.ECH()).Bytes(),
+		"for a retry":  client.With(wiretest.NoKeyShare()).Bytes(),
+		"konnectivity": client.With(wiretest.ALPN("konnectivity")).Bytes(),
+		"of TLS 1.2":   client.Without(43).Bytes(),
+	} {
+		if theirs, ok := serverSees(stream); !ok || theirs != name {
+			t.Errorf("%s: crypto/tls sees %q, %v", what, theirs, ok)
+		}
+	}
+}
