@@ -175,7 +175,7 @@ func FuzzPacket(f *testing.F) {
 			return
 		}
 		checkAddresses(t, p, b)
-		p.Odd, p.Transport = 0, 20
+		p.Odd, p.Transport = p.Odd&Urgent, 20
 		if p.Src.Addr().Is6() {
 			p.Transport = 40
 		}

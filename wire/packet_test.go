@@ -105,6 +105,8 @@ func TestReadPacketOddities(t *testing.T) {
 		{"another experiment", wiretest.TCPOptions(syn(4), 254, 4, 0x0e, 0xc0), 0, nil},
 		{"MD5 after the end of the list is padding", wiretest.TCPOptions(syn(4), 0, 19, 18, 0), 0, nil},
 		{"urgent data", with(4, func(b []byte) []byte { b[33] |= byte(URG); b[39] = 1; return b }), Urgent, nil},
+		{"urgent data with a pointer of 0", with(4, func(b []byte) []byte { b[33] |= byte(URG); return b }), Urgent, nil},
+		{"a pointer without URG means nothing", with(4, set(39, 1)), 0, nil},
 		{"IPv6 hop-by-hop", with(6, func(b []byte) []byte { b[6] = 0; return insert(6, 0, 1, 4, 0, 0, 0, 0)(b) }), IPOptions, nil},
 		{"IPv6 destination options twice", with(6, func(b []byte) []byte {
 			b[6] = 60
