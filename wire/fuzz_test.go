@@ -88,7 +88,11 @@ func checkHello(t *testing.T, stream []byte) {
 // stricter reports whether err is a fault that crypto/tls lets pass. Among those that are not
 // here are ErrMore, ErrDuplicate and ErrRecordSize: we never want more than it does.
 func stricter(err error) bool {
-	switch err {
+	var fault Fault
+	if !errors.As(err, &fault) {
+		return false
+	}
+	switch fault {
 	case ErrNotTLS: // it reads past warning alerts in front
 	case ErrVersion: // it knows neither a wrong version of a record nor one too high of a hello
 	case ErrRecords, ErrExtensions: // it has no bound

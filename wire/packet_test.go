@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -147,7 +148,7 @@ func TestReadPacketOddities(t *testing.T) {
 		}), 0, ErrHeader},
 	} {
 		p, err := ReadPacket(row.b)
-		if err != row.err || p.Odd != row.odd {
+		if !errors.Is(err, row.err) || p.Odd != row.odd {
 			t.Errorf("%s: odd %b, %v; want %b, %v", row.what, p.Odd, err, row.odd, row.err)
 		}
 		if err == nil && string(p.Payload) != "hi" {
