@@ -1,6 +1,9 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 const (
 	// MaxAnswer is how much of a server's stream must be kept for [ReadAnswer] to come to
@@ -85,7 +88,7 @@ func ReadAnswer(stream []byte) (a Answer, n int) {
 
 // noAnswer is what an error of the record layer means.
 func noAnswer(err error) Answer {
-	if err == ErrMore {
+	if errors.Is(err, ErrMore) {
 		return AnswerMore
 	}
 	return AnswerOther

@@ -1,6 +1,9 @@
 package wire
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 func TestParseAuthority(t *testing.T) {
 	for _, row := range []struct {
@@ -41,7 +44,7 @@ func TestParseAuthority(t *testing.T) {
 		"[fe80::1%eth0]", "[::1", "::1", "::1]", "[::1]x", "[::1]:", "[1.2.3.4]", "[", "[]", "x[::1]", "[[::1]]",
 		string(make([]byte, 300)),
 	} {
-		if got, err := ParseAuthority(in); err != ErrHost {
+		if got, err := ParseAuthority(in); !errors.Is(err, ErrHost) {
 			t.Errorf("ParseAuthority(%q) = %+v, %v; want %v", in, got, err, ErrHost)
 		}
 	}

@@ -58,11 +58,10 @@ func BenchmarkReadAnswer(b *testing.B) {
 }
 
 func BenchmarkReadPacket(b *testing.B) {
-	options := insert(40, 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2)
 	for _, row := range []struct {
 		what   string
 		packet []byte
-	}{{"IPv4", with(4, options)}, {"IPv6", with(6, set(0))}} {
+	}{{"IPv4", wiretest.TCPOptions(syn(4), 1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2)}, {"IPv6", syn(6)}} {
 		b.Run(row.what, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -100,7 +99,7 @@ func BenchmarkReadRequest(b *testing.B) {
 
 // TestAllocations holds the promise of the package comment.
 func TestAllocations(t *testing.T) {
-	packet, hello := with(4, set(0)), wiretest.Client(name).Bytes()
+	packet, hello := syn(4), wiretest.Client(name).Bytes()
 	answer, buf := recorded(t, "answer/openssl-3.0-retry"), make([]byte, 0, 64)
 	p, _ := ReadPacket(packet)
 	for _, row := range []struct {

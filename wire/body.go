@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"strconv"
 )
@@ -38,7 +39,7 @@ func (s *sizedReader) Read(p []byte) (int, error) {
 	}
 	n, err := s.br.Read(p)
 	s.left -= int64(n)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -103,10 +104,10 @@ func (c *chunkedReader) line(limit int) ([]byte, error) {
 
 // orChunk turns what a lineReader says into words about a chunk.
 func orChunk(err error) error {
-	switch err {
-	case nil, ErrLine, ErrHeadSize:
+	switch {
+	case err == nil, errors.Is(err, ErrLine), errors.Is(err, ErrHeadSize):
 		return ErrChunk
-	case io.EOF:
+	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	}
 	return err
@@ -136,7 +137,7 @@ func CopyChunked(w io.Writer, body io.Reader) (int64, error) {
 			}
 			total += int64(n)
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_, err = io.WriteString(w, "0\r\n\r\n")
 			return total, err
 		}

@@ -52,14 +52,14 @@ func TestBody(t *testing.T) {
 	} {
 		br := bufio.NewReaderSize(strings.NewReader(row.in), MaxHead)
 		body, err := io.ReadAll(row.r.Body(br))
-		if err != row.err || string(body) != row.body {
+		if !errors.Is(err, row.err) || string(body) != row.body {
 			t.Errorf("%s: %q, %v; want %q, %v", row.what, body, err, row.body, row.err)
 		}
 		if rest, _ := io.ReadAll(br); err == nil && string(rest) != row.rest {
 			t.Errorf("%s: leaves %q, want %q", row.what, rest, row.rest)
 		}
 		slow := bufio.NewReaderSize(iotest.OneByteReader(strings.NewReader(row.in)), MaxHead)
-		if b, e := io.ReadAll(row.r.Body(slow)); e != err || !bytes.Equal(b, body) {
+		if b, e := io.ReadAll(row.r.Body(slow)); !errors.Is(e, err) || !bytes.Equal(b, body) {
 			t.Errorf("%s, byte by byte: %q, %v", row.what, b, e)
 		}
 	}
@@ -88,7 +88,7 @@ func TestCopyChunkedDoesNotEndABrokenBody(t *testing.T) {
 	broken := errors.New("reset")
 	var out bytes.Buffer
 	n, err := CopyChunked(&out, io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(broken)))
-	if n != 3 || err != broken || out.String() != "3\r\nabc\r\n" {
+	if n != 3 || !errors.Is(err, broken) || out.String() != "3\r\nabc\r\n" {
 		t.Errorf("%d, %v, %q", n, err, out.String())
 	}
 }

@@ -8,7 +8,7 @@
 // logged. It also promises that a verdict depends on the bytes alone, not on how
 // they were cut into segments; that each reader has a bound, a named constant; and
 // that reading packets and answers allocates nothing, and reading a hello nothing
-// but the name in it.
+// but the name in it (and a copy of one that is cut into records).
 //
 // Readers of a stream take the whole contiguous prefix seen so far and answer with
 // the value, with [ErrMore], or with a Fault as early as the bytes allow: what cannot
@@ -19,6 +19,7 @@
 // they are names at all.
 //
 // Where to look: packet.go and append.go for packets; record.go, hello.go and
-// answer.go for TLS; request.go, authority.go and body.go for HTTP. Builders of
-// ClientHellos, good and evil, for the tests of other packages are in wiretest.
+// answer.go for TLS; request.go, line.go, authority.go and body.go for HTTP. Builders
+// of hellos and packets, good and evil, for the tests of other packages are in
+// wiretest.
 package wire

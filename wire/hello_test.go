@@ -86,7 +86,7 @@ func TestReadClientHello(t *testing.T) {
 				row.want.Len = len(row.stream)
 			}
 			got, err := ReadClientHello(row.stream)
-			if got != row.want || err != row.err {
+			if got != row.want || !errors.Is(err, row.err) {
 				t.Errorf("ReadClientHello = %+v, %v; want %+v, %v", got, err, row.want, row.err)
 			}
 			checkSegments(t, row.stream)
@@ -121,7 +121,7 @@ func checkSegments(t *testing.T, stream []byte) {
 		if errors.Is(err, ErrMore) {
 			continue
 		}
-		if h != whole || err != wholeErr {
+		if h != whole || !errors.Is(err, wholeErr) {
 			t.Fatalf("after %d of %d bytes: %+v, %v; on the whole: %+v, %v", n, len(stream), h, err, whole, wholeErr)
 		}
 		return
@@ -176,7 +176,7 @@ func TestReadSecondHello(t *testing.T) {
 		{"early data", []byte{23}, 0, ErrNotTLS},
 	} {
 		h, err := ReadSecondHello(row.stream)
-		if err != row.err || h.Len != row.n {
+		if !errors.Is(err, row.err) || h.Len != row.n {
 			t.Errorf("%s: Len %d, %v; want %d, %v", row.what, h.Len, err, row.n, row.err)
 		}
 	}
@@ -232,4 +232,24 @@ func recorded(t testing.TB, file string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestBuiltHellosReachServers holds what wiretest promises, and that the oracle of the fuzz
+// targets sees anything.
+func TestBuiltHellosReachServers(t *testing.T) {
+	client := wiretest.Client(name)
+	for what, stream := range map[string][]byte{
+		"a client":     client.Bytes(),
+		"post-quantum": wiretest.PostQuantum(name).Bytes(),
+		"60 KB":        client.PadTo(60_000).Bytes(),
+		"in pieces":    wiretest.Records(client.Message(), 1, 2, 3, 50),
+		"with ECH":     client.With(wiretest.ECH()).Bytes(),
+		"for a retry":  client.With(wiretest.NoKeyShare()).Bytes(),
+		"konnectivity": client.With(wiretest.ALPN("konnectivity")).Bytes(),
+		"of TLS 1.2":   client.Without(43).Bytes(),
+	} {
+		if theirs, ok := serverSees(stream); !ok || theirs != name {
+			t.Errorf("%s: crypto/tls sees %q, %v", what, theirs, ok)
+		}
+	}
 }

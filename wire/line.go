@@ -3,6 +3,7 @@ package wire
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 )
@@ -20,9 +21,9 @@ func (l *lineReader) next() ([]byte, error) {
 	line, err := l.br.ReadSlice('\n')
 	l.left -= len(line)
 	switch {
-	case l.left < 0 || err == bufio.ErrBufferFull:
+	case l.left < 0 || errors.Is(err, bufio.ErrBufferFull):
 		return nil, ErrHeadSize
-	case err == io.EOF && len(line) > 0:
+	case errors.Is(err, io.EOF) && len(line) > 0:
 		return nil, io.ErrUnexpectedEOF
 	case err != nil:
 		return nil, err
@@ -48,7 +49,7 @@ func (l *lineReader) fields() ([]Field, error) {
 	var fields []Field
 	for {
 		line, err := l.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil || len(line) == 0 {

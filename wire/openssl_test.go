@@ -43,7 +43,9 @@ func startOpenSSL(t *testing.T, connections int, args ...string) *opensslServer 
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	l.Close()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	args = append([]string{"s_server", "-accept", addr, "-naccept", strconv.Itoa(connections),
 		"-cert", cert, "-key", cert, "-servername", "nobody.example", "-cert2", cert, "-key2", cert}, args...)
 	cmd := exec.CommandContext(t.Context(), openssl, args...)
@@ -85,7 +87,7 @@ func (s *opensslServer) dial(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	const stuck = 10 * time.Second // ends a hung test, asserts nothing
 	if err := conn.SetDeadline(time.Now().Add(stuck)); err != nil {
 		t.Fatal(err)
@@ -189,7 +191,7 @@ func TestRetrySwitchesName(t *testing.T) {
 	if a, _ := ReadAnswer(answer); a != ServerHello {
 		t.Errorf("OpenSSL says %v to the second hello; the attack does not reach it", a)
 	}
-	conn.Close()
+	_ = conn.Close()
 	if got, want := server.names(), []string{name + " then evil.example"}; !slices.Equal(got, want) {
 		t.Errorf("OpenSSL saw %q, want %q", got, want)
 	}

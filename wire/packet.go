@@ -42,7 +42,7 @@ const (
 	AO                           // TCP option 29, likewise (RFC 5925)
 	FastOpen                     // TCP option 34, or its experimental form: data in the SYN (RFC 7413)
 	Multipath                    // TCP option 30: the rest may take another path (RFC 8684)
-	Urgent                       // URG with a pointer: one byte leaves the stream
+	Urgent                       // URG: one byte leaves the stream, on Linux also with a pointer of 0
 )
 
 // TCP option kinds, from IANA's registry.
@@ -215,7 +215,7 @@ func readTCP(b []byte, h ipHeader) (Packet, error) {
 		return p, ErrTransport
 	}
 	flags := Flags(t[13])
-	if flags.Has(URG) && binary.BigEndian.Uint16(t[18:]) != 0 {
+	if flags.Has(URG) {
 		odd |= Urgent
 	}
 	return Packet{

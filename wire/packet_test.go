@@ -1,11 +1,15 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
+
+	"tidegate.io/tidegate/wire/wiretest"
 )
 
 func TestPackets(t *testing.T) {
@@ -33,6 +37,9 @@ func TestPackets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if !bytes.Equal(wiretest.FixChecksums(b), b) {
+				t.Errorf("checksums of %x are wrong", b)
+			}
 			if got := hex.EncodeToString(b); got != hex.EncodeToString(want) {
 				t.Errorf("AppendPacket = %s", got)
 			}
@@ -44,35 +51,37 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// with is a SYN with payload "hi" as bytes, over IPv4 or IPv6, changed by edit.
-func with(version int, edit func(b []byte) []byte) []byte {
+// syn is a SYN with payload "hi" as bytes, over IPv4 or IPv6.
+func syn(version int) []byte {
 	p := Packet{Proto: TCP, Flags: SYN, Payload: []byte("hi"),
 		Src: netip.MustParseAddrPort("10.0.0.1:1"), Dst: netip.MustParseAddrPort("10.0.0.2:2")}
 	if version == 6 {
 		p.Src, p.Dst = netip.MustParseAddrPort("[fd00::1]:1"), netip.MustParseAddrPort("[fd00::2]:2")
 	}
-	return edit(AppendPacket(nil, p))
+	return AppendPacket(nil, p)
 }
+
+// with is that, changed by edit.
+func with(version int, edit func(b []byte) []byte) []byte { return edit(syn(version)) }
 
 // set overwrites bytes from offset at.
 func set(at int, v ...byte) func([]byte) []byte {
 	return func(b []byte) []byte { copy(b[at:], v); return b }
 }
 
-// insert puts v at offset at and corrects the lengths of the IP header and, when it goes
-// into the options, of the header that it goes into.
-func insert(at int, v ...byte) func([]byte) []byte {
+// insert puts v behind the IP header and corrects the header's lengths.
+func insert(v ...byte) func([]byte) []byte {
 	return func(b []byte) []byte {
-		out := append(append(append([]byte{}, b[:at]...), v...), b[at:]...)
-		if b[0]>>4 == 6 {
-			out[5] += byte(len(v))
-			return out
+		at := 40
+		if b[0]>>4 == 4 {
+			at = 20
 		}
-		out[3] += byte(len(v))
-		if at == 20 {
-			out[0] += byte(len(v) / 4)
+		out := append(append(append([]byte{}, b[:at]...), v...), b[at:]...)
+		if at == 40 {
+			out[5] += byte(len(v))
 		} else {
-			out[32] += byte(len(v)/4) << 4
+			out[3] += byte(len(v))
+			out[0] += byte(len(v) / 4)
 		}
 		return out
 	}
@@ -87,26 +96,28 @@ func TestReadPacketOddities(t *testing.T) {
 	}{
 		{"padding of the link is not read", with(4, func(b []byte) []byte { return append(b, "padding"...) }), 0, nil},
 		{"padding behind IPv6", with(6, func(b []byte) []byte { return append(b, "padding"...) }), 0, nil},
-		{"IPv4 options", with(4, insert(20, 1, 1, 1, 0)), IPOptions, nil},
-		{"TCP options: MSS, SACK permitted, window scale", with(4, insert(40, 2, 4, 5, 0xb4, 4, 2, 3, 3, 7, 0, 99, 99)), 0, nil},
-		{"MD5", with(4, insert(40, append([]byte{1, 1, 19, 18}, make([]byte, 16)...)...)), MD5, nil},
-		{"AO", with(4, insert(40, 29, 4, 0, 0)), AO, nil},
-		{"MPTCP", with(4, insert(40, 30, 4, 0, 0x81)), Multipath, nil},
-		{"Fast Open", with(4, insert(40, 34, 2, 1, 1)), FastOpen, nil},
-		{"Fast Open as an experiment", with(4, insert(40, 254, 4, 0xf9, 0x89)), FastOpen, nil},
-		{"another experiment", with(4, insert(40, 254, 4, 0x0e, 0xc0)), 0, nil},
-		{"MD5 after the end of the list is padding", with(4, insert(40, 0, 19, 18, 0)), 0, nil},
+		{"IPv4 options", with(4, insert(1, 1, 1, 0)), IPOptions, nil},
+		{"TCP options: MSS, SACK permitted, window scale", wiretest.TCPOptions(syn(4), 2, 4, 5, 0xb4, 4, 2, 3, 3, 7, 0, 99, 99), 0, nil},
+		{"MD5", wiretest.TCPOptions(syn(4), append([]byte{1, 1, 19, 18}, make([]byte, 16)...)...), MD5, nil},
+		{"AO", wiretest.TCPOptions(syn(4), 29, 4, 0, 0), AO, nil},
+		{"MPTCP", wiretest.TCPOptions(syn(4), 30, 4, 0, 0x81), Multipath, nil},
+		{"Fast Open", wiretest.TCPOptions(syn(4), 34, 2, 1, 1), FastOpen, nil},
+		{"Fast Open as an experiment", wiretest.TCPOptions(syn(4), 254, 4, 0xf9, 0x89), FastOpen, nil},
+		{"another experiment", wiretest.TCPOptions(syn(4), 254, 4, 0x0e, 0xc0), 0, nil},
+		{"MD5 after the end of the list is padding", wiretest.TCPOptions(syn(4), 0, 19, 18, 0), 0, nil},
 		{"urgent data", with(4, func(b []byte) []byte { b[33] |= byte(URG); b[39] = 1; return b }), Urgent, nil},
-		{"IPv6 hop-by-hop", with(6, func(b []byte) []byte { b[6] = 0; return insert(40, 6, 0, 1, 4, 0, 0, 0, 0)(b) }), IPOptions, nil},
+		{"urgent data with a pointer of 0", with(4, func(b []byte) []byte { b[33] |= byte(URG); return b }), Urgent, nil},
+		{"a pointer without URG means nothing", with(4, set(39, 1)), 0, nil},
+		{"IPv6 hop-by-hop", with(6, func(b []byte) []byte { b[6] = 0; return insert(6, 0, 1, 4, 0, 0, 0, 0)(b) }), IPOptions, nil},
 		{"IPv6 destination options twice", with(6, func(b []byte) []byte {
 			b[6] = 60
-			return insert(40, 60, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0)(b)
+			return insert(60, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0)(b)
 		}), IPOptions, nil},
 
 		{"nothing", nil, 0, ErrTruncated},
 		{"IP version 5", with(4, set(0, 0x55)), 0, ErrHeader},
-		{"IPv4 cut in its header", with(4, set(0))[:19], 0, ErrTruncated},
-		{"IPv4 cut in its payload", with(4, set(0))[:41], 0, ErrTruncated},
+		{"IPv4 cut in its header", syn(4)[:19], 0, ErrTruncated},
+		{"IPv4 cut in its payload", syn(4)[:41], 0, ErrTruncated},
 		{"IPv4 header of 16 bytes", with(4, set(0, 0x44)), 0, ErrHeader},
 		{"IPv4 total length below the header", with(4, set(2, 0, 19)), 0, ErrHeader},
 		{"IPv4 first fragment", with(4, set(6, 0x20)), 0, ErrFragment},
@@ -116,28 +127,28 @@ func TestReadPacketOddities(t *testing.T) {
 		{"TCP header of 16 bytes", with(4, set(32, 0x40)), 0, ErrTransport},
 		{"TCP header beyond the packet", with(4, set(32, 0x60)), 0, ErrTransport},
 		{"TCP cut by the total length", with(4, set(2, 0, 39)), 0, ErrTransport},
-		{"an option of length 0", with(4, insert(40, 8, 0, 1, 1)), 0, ErrTransport},
-		{"an option of length 1", with(4, insert(40, 8, 1, 1, 1)), 0, ErrTransport},
-		{"an option beyond the header", with(4, insert(40, 8, 5, 1, 1)), 0, ErrTransport},
-		{"an option without length", with(4, insert(40, 1, 1, 1, 8)), 0, ErrTransport},
+		{"an option of length 0", wiretest.TCPOptions(syn(4), 8, 0, 1, 1), 0, ErrTransport},
+		{"an option of length 1", wiretest.TCPOptions(syn(4), 8, 1, 1, 1), 0, ErrTransport},
+		{"an option beyond the header", wiretest.TCPOptions(syn(4), 8, 5, 1, 1), 0, ErrTransport},
+		{"an option without length", wiretest.TCPOptions(syn(4), 1, 1, 1, 8), 0, ErrTransport},
 		{"UDP length beyond the packet", with(4, func(b []byte) []byte { b[9] = 17; b[25] = 200; return b }), 0, ErrTransport},
 		{"bytes between UDP's length and IP's", with(4, func(b []byte) []byte { b[9] = 17; b[25] = 8; return b }), 0, ErrTransport},
-		{"IPv6 cut in its header", with(6, set(0))[:39], 0, ErrTruncated},
-		{"IPv6 cut in its payload", with(6, set(0))[:60], 0, ErrTruncated},
+		{"IPv6 cut in its header", syn(6)[:39], 0, ErrTruncated},
+		{"IPv6 cut in its payload", syn(6)[:60], 0, ErrTruncated},
 		{"IPv6 fragment", with(6, set(6, 44)), 0, ErrFragment},
-		{"IPv6 atomic fragment after options", with(6, func(b []byte) []byte { b[6] = 0; return insert(40, 44, 0, 1, 4, 0, 0, 0, 0)(b) }), 0, ErrFragment},
+		{"IPv6 atomic fragment after options", with(6, func(b []byte) []byte { b[6] = 0; return insert(44, 0, 1, 4, 0, 0, 0, 0)(b) }), 0, ErrFragment},
 		{"IPv6 authentication header", with(6, set(6, 51)), 0, ErrProtocol},
 		{"IPv6 extension beyond the packet", with(6, func(b []byte) []byte { b[6] = 60; b[41] = 9; return b }), 0, ErrHeader},
 		{"IPv6 extensions without end", with(6, func(b []byte) []byte {
 			b[6] = 60
 			for range 5 {
-				b = insert(40, 60, 0, 1, 4, 0, 0, 0, 0)(b)
+				b = insert(60, 0, 1, 4, 0, 0, 0, 0)(b)
 			}
 			return b
 		}), 0, ErrHeader},
 	} {
 		p, err := ReadPacket(row.b)
-		if err != row.err || p.Odd != row.odd {
+		if !errors.Is(err, row.err) || p.Odd != row.odd {
 			t.Errorf("%s: odd %b, %v; want %b, %v", row.what, p.Odd, err, row.odd, row.err)
 		}
 		if err == nil && string(p.Payload) != "hi" {

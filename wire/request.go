@@ -14,6 +14,9 @@ const (
 	// MaxFields is the most header fields, and the most trailer fields, of a request.
 	MaxFields = 100
 
+	// Methods with a target form of their own.
+	connect, options = "CONNECT", "OPTIONS"
+
 	maxMethod = 32 // bytes; the longest registered one has 17
 )
 
@@ -159,13 +162,13 @@ func (r *Request) parseLine(line string) (target string, err error) {
 func (r *Request) parseTarget(s string) (err error) {
 	const scheme = "http://"
 	switch {
-	case r.Method == "CONNECT":
+	case r.Method == connect:
 		r.Form = Connect
 		if r.Authority, err = ParseAuthority(s); err == nil && r.Authority.Port == 0 {
 			err = ErrHost
 		}
 		return err
-	case s == "*" && r.Method == "OPTIONS":
+	case s == "*" && r.Method == options:
 		r.Form, r.Target = Asterisk, s
 		return nil
 	case strings.HasPrefix(s, "/"):
@@ -177,7 +180,7 @@ func (r *Request) parseTarget(s string) (err error) {
 			return err
 		}
 		switch {
-		case path == "" && r.Method == "OPTIONS":
+		case path == "" && r.Method == options:
 			r.Target = "*" // RFC 9112, section 3.2.4
 			return nil
 		case !strings.HasPrefix(path, "/"):

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -161,7 +162,7 @@ func TestReadRequestRefuses(t *testing.T) {
 		{"chunked in HTTP/1.0", lines("POST / HTTP/1.0", "Host: a", "Transfer-Encoding: chunked"), ErrCoding},
 		{"a space before the colon of a coding", get("Transfer-Encoding : chunked"), ErrField},
 	} {
-		if _, err := readRequest(row.in); err != row.err {
+		if _, err := readRequest(row.in); !errors.Is(err, row.err) {
 			t.Errorf("%s: %v; want %v", row.what, err, row.err)
 		}
 	}
@@ -175,7 +176,7 @@ func TestReadRequestLeavesTheNext(t *testing.T) {
 	var got []string
 	for {
 		r, err := ReadRequest(br)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -1,5 +1,6 @@
-// Package wiretest builds ClientHellos for tests: as clients send them, and as no client
-// does. It promises that [Client] and what is changed in it a little gets an answer from a
+// Package wiretest builds bytes for tests: ClientHellos as clients send them and as no client
+// does, and packets with what decoys are made of, which wire.AppendPacket does not write. It
+// promises that [Client] and what is changed in it a little gets an answer from a
 // real TLS server; the handshake itself cannot be completed, for the keys are made up. It
 // checks nothing, and is never linked into the program.
 package wiretest
