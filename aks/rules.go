@@ -37,11 +37,12 @@ type Rule struct {
 
 // Result is what a cluster needs.
 type Result struct {
-	Edition Date
-	Rules   []Rule
-	Notes   []Note
-	Private []Check // what has to be reachable inside the network in the place of rules
-	Seen    []Seen  // what will be seen and opens nothing
+	Edition  Date
+	AsStated bool
+	Rules    []Rule
+	Notes    []Note
+	Private  []Check // what has to be reachable inside the network in the place of rules
+	Seen     []Seen  // what will be seen and opens nothing
 
 	// APIServer is the name by which nodes know the API server; zero if unknown.
 	APIServer egress.Name
@@ -72,7 +73,7 @@ func (c Cluster) Rules(o Options) (Result, error) {
 	if o.Edition.IsZero() {
 		o.Edition = Newest
 	}
-	res := Result{Edition: o.Edition, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
+	res := Result{Edition: o.Edition, AsStated: o.AsStated, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
 	b := builder{cluster: &c, options: o}
 	for i := range o.Catalogue.Rows {
 		b.row(&o.Catalogue.Rows[i])
