@@ -58,6 +58,7 @@ type Stated struct {
 	Text   []string   `yaml:"text"`   // the destinations verbatim, where no endpoint can be written that way
 	When   []Feature  `yaml:"when"`   // in the place of the row's, if given
 	Unless []Feature  `yaml:"unless"` // in the place of the row's, if given
+	Take   int        `yaml:"take"`   // the only alternative that the article offers without a condition
 	Why    string     `yaml:"why"`    // why it is not followed
 }
 

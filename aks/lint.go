@@ -126,6 +126,9 @@ func (l *linter) line(line *Line) {
 	ts, _ := line.templates()
 	if s := line.Stated; s != nil {
 		l.features(slices.Concat(s.When, s.Unless))
+		if s.Take < 0 || s.Take > len(line.Any) {
+			l.say(Warning, "stated: take %d of %d alternatives", s.Take, len(line.Any))
+		}
 		if len(s.Text) > 0 && len(s.Text) != len(ts) {
 			l.say(Warning, "stated: %d texts for %d destinations", len(s.Text), len(ts))
 		}

@@ -3,6 +3,7 @@ package aks
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -80,40 +81,11 @@ func compare(listed []Listed, rules []Rule) []Note {
 }
 
 func covered(e egress.Endpoint, rules []Rule) bool {
-	for _, r := range rules {
-		for _, have := range r.To {
-			if holds(have, e) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(rules, func(r Rule) bool {
+		return slices.ContainsFunc(r.To, func(have egress.Endpoint) bool { return have.Covers(e) })
+	})
 }
 
 func listedAs(e egress.Endpoint, listed []Listed) bool {
-	for _, l := range listed {
-		if holds(l.Endpoint, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// holds reports whether wide permits all of narrow, as far as equal text or one
-// exact name shows it.
-func holds(wide, narrow egress.Endpoint) bool {
-	if wide == narrow {
-		return true
-	}
-	w, ok := wide.Host.(egress.Pattern)
-	n, exact := exactName(narrow)
-	return ok && exact && wide.Proto == narrow.Proto && wide.Ports == narrow.Ports && w.Match(n)
-}
-
-func exactName(e egress.Endpoint) (egress.Name, bool) {
-	p, ok := e.Host.(egress.Pattern)
-	if !ok {
-		return egress.Name{}, false
-	}
-	return p.Exact()
+	return slices.ContainsFunc(listed, func(l Listed) bool { return l.Endpoint.Covers(e) })
 }

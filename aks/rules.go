@@ -32,16 +32,18 @@ type Rule struct {
 	Section string   // of the article, see SectionTitle
 	Rows    []string // ids of the article's rows; none where the article has none
 	State   State    // Needed, or Proxied
+	Stated  []string // the article's own words for To, one for one, where To cannot hold them
 	Because []string // what switches it on: fields of the cluster's JSON, or the user's words; none for core rows
 }
 
 // Result is what a cluster needs.
 type Result struct {
-	Edition Date
-	Rules   []Rule
-	Notes   []Note
-	Private []Check // what has to be reachable inside the network in the place of rules
-	Seen    []Seen  // what will be seen and opens nothing
+	Edition  Date
+	AsStated bool
+	Rules    []Rule
+	Notes    []Note
+	Private  []Check // what has to be reachable inside the network in the place of rules
+	Seen     []Seen  // what will be seen and opens nothing
 
 	// APIServer is the name by which nodes know the API server; zero if unknown.
 	APIServer egress.Name
@@ -72,7 +74,7 @@ func (c Cluster) Rules(o Options) (Result, error) {
 	if o.Edition.IsZero() {
 		o.Edition = Newest
 	}
-	res := Result{Edition: o.Edition, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
+	res := Result{Edition: o.Edition, AsStated: o.AsStated, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
 	b := builder{cluster: &c, options: o}
 	for i := range o.Catalogue.Rows {
 		b.row(&o.Catalogue.Rows[i])
@@ -143,6 +145,9 @@ func (b *builder) row(r *Row) {
 		if l.Row != "" {
 			rule.Rows = []string{l.Row}
 		}
+		if l.Stated != nil && b.options.AsStated && len(l.Any) == 0 {
+			rule.Stated = l.Stated.Text
+		}
 		b.rules = append(b.rules, rule)
 		b.differs(r, &l, to)
 	}
@@ -173,8 +178,13 @@ func (b *builder) wanted(r *Row, l *Line) (because []string, wanted bool) {
 // facts fill is taken, which is the narrowest.
 func (b *builder) endpoints(l *Line) ([]egress.Endpoint, error) {
 	ts, alternatives := l.templates()
-	if b.options.AsStated && l.Stated != nil && len(l.Stated.To) > 0 {
-		ts = l.Stated.To
+	if s := l.Stated; s != nil && b.options.AsStated {
+		switch {
+		case s.Take > 0:
+			ts = ts[s.Take-1 : s.Take]
+		case len(s.To) > 0:
+			ts = s.To
+		}
 	}
 	var all []egress.Endpoint
 	var err error
