@@ -24,7 +24,7 @@ func (s *server) serveDNS(pc net.PacketConn, ln net.Listener) {
 func (s *server) serveDoT(ln net.Listener) {
 	conf := &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		local := addrPort(h.Conn.LocalAddr())
-		s.rec.add(Seen{Proto: "tls", Local: local, Remote: addrPort(h.Conn.RemoteAddr()), Name: h.ServerName, Whole: true})
+		s.rec.add(Seen{Proto: "tls", Local: local, Remote: addrPort(h.Conn.RemoteAddr()), Name: h.ServerName, Whole: true, Data: []byte(h.ServerName)})
 		return s.ca.Leaf(h.ServerName, local.Addr())
 	}}
 	s.runDNS(&dns.Server{Listener: tls.NewListener(ln, conf), Net: "tcp-tls", Handler: dns.HandlerFunc(s.resolve)})

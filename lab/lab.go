@@ -72,10 +72,10 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 		return nil, err
 	}
 	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI)
-	if err := l.serve(); err != nil {
+	if err := l.settle(); err != nil {
 		return nil, err
 	}
-	if err := l.settle(); err != nil {
+	if err := l.serve(); err != nil {
 		return nil, err
 	}
 	if l.room, err = newRoom(l.boxes.gateway, nil); err != nil {
@@ -188,14 +188,16 @@ func (l *Lab) serveInternet() error {
 			}
 		}
 	}
+	raw := []string{fmt.Sprintf("ip4:%d", icmp), fmt.Sprintf("ip6:%d", icmp6)}
 	for _, p := range rawProtocols {
-		for _, network := range []string{"ip4", "ip6"} {
-			pc, err := net.ListenPacket(fmt.Sprintf("%s:%d", network, p), "")
-			if err != nil {
-				return err
-			}
-			l.server.serveRaw(pc)
+		raw = append(raw, fmt.Sprintf("ip4:%d", p.number), fmt.Sprintf("ip6:%d", p.number))
+	}
+	for _, network := range raw {
+		pc, err := net.ListenPacket(network, "")
+		if err != nil {
+			return err
 		}
+		l.server.serveRaw(pc)
 	}
 	return nil
 }

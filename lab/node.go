@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"tidegate.io/tidegate/internal/netns"
 )
@@ -37,14 +39,47 @@ func (n *Node) Sysctl(key, value string) error { return n.ns.Sysctl(key, value) 
 
 // Dial connects from the node: network is "tcp" or "udp". The caller closes the connection.
 func (n *Node) Dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
-	var c net.Conn
-	err := n.Do(func() (err error) {
-		var d net.Dialer
+	c, _, err := n.dial(ctx, network, to)
+	return c, err
+}
+
+// dial is Dial, and says from where it connected, or tried to.
+func (n *Node) dial(ctx context.Context, network string, to netip.AddrPort) (c net.Conn, from netip.AddrPort, err error) {
+	err = n.Do(func() (err error) {
+		d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+			var bindErr error
+			err := raw.Control(func(fd uintptr) { from, bindErr = n.bind(int(fd), to.Addr().Is6()) })
+			return errors.Join(err, bindErr)
+		}}
 		d.SetMultipathTCP(false)
 		c, err = d.DialContext(ctx, network, to.String())
 		return err
 	})
-	return c, err
+	return c, from, err
+}
+
+// bind chooses the source before the connection is made, so that it is known when there is none in the end.
+func (n *Node) bind(fd int, v6 bool) (netip.AddrPort, error) {
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: n.Addrs[0].As4()}
+	addr := n.Addrs[0]
+	if v6 {
+		addr = n.Addrs[1]
+		sa = &unix.SockaddrInet6{Addr: addr.As16()}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return netip.AddrPort{}, fmt.Errorf("bind to %s: %w", addr, err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("read the socket's address: %w", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(addr, uint16(sa.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(addr, uint16(sa.Port)), nil
+	}
+	return netip.AddrPort{}, fmt.Errorf("bind to %s: not an IP socket", addr)
 }
 
 // errNoSuchName is an answer without addresses.

@@ -170,10 +170,7 @@ func (s *server) serveTLS(t *tap) bool {
 	api := s.isAPI(local)
 	conf := &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			t.quiet.Store(true) // the ClientHello is what the record keeps, to the byte
-			s.rec.extend(t.seen, func(s *Seen) {
-				s.Name, s.ALPN, s.Whole = h.ServerName, slices.Clone(h.SupportedProtos), true
-			})
+			s.rec.extend(t.seen, func(s *Seen) { s.Name, s.ALPN = h.ServerName, slices.Clone(h.SupportedProtos) })
 			return nil, nil
 		},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.ca.Leaf(h.ServerName, local) },
@@ -226,7 +223,27 @@ func (t *tap) Read(b []byte) (int, error) {
 	default:
 		t.s.rec.append(t.seen, b[:n])
 	}
+	if n > 0 && t.seen.Proto == "tls" && !t.quiet.Load() && wholeHello(t.seen.Data) {
+		t.quiet.Store(true) // the ClientHello, to the byte, is what the record keeps
+		t.s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
+	}
 	return n, err
+}
+
+// wholeHello reports whether b, which begins with a handshake record, holds a complete first handshake message. It does
+// not care whether a TLS server would like what is in it: to reach the server is what a gateway has to prevent.
+func wholeHello(b []byte) bool {
+	const recordHeader, messageHeader = 5, 4
+	var have int
+	var head []byte
+	for len(b) >= recordHeader && b[0] == recordHandshake {
+		body := b[recordHeader:]
+		body = body[:min(len(body), int(b[3])<<8|int(b[4]))]
+		have += len(body)
+		head = append(head, body[:min(len(body), messageHeader)]...)
+		b = b[recordHeader+len(body):]
+	}
+	return len(head) >= messageHeader && have >= messageHeader+(int(head[1])<<16|int(head[2])<<8|int(head[3]))
 }
 
 // Close is what the HTTP server calls when it is done with the connection.

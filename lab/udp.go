@@ -90,9 +90,17 @@ func ntpTime(t time.Time) uint64 {
 	return uint64(t.Unix()+since1900)<<32 | uint64(t.Nanosecond())<<32/1e9
 }
 
-// rawProtocols carry packets without ports, each a known way to tunnel: IP in IP, IPv6 in IPv4, GRE, ESP, AH, EtherIP,
-// L2TP, SCTP. The number is that of the IP header.
-var rawProtocols = []int{4, 41, 47, 50, 51, 97, 115, 132}
+// rawProtocols carry packets without ports, each a known way to tunnel. The number is that of the IP header.
+var rawProtocols = []struct {
+	number int
+	name   string
+}{
+	{4, "IP in IP"}, {33, "DCCP"}, {41, "IPv6 in IPv4"}, {47, "GRE"}, {50, "ESP"}, {51, "AH"}, {94, "IPIP"}, {97, "EtherIP"},
+	{115, "L2TP"}, {132, "SCTP"}, {136, "UDP-Lite"},
+}
+
+// Pings are recorded too: their payload is as good a tunnel as any.
+const icmp, icmp6 = 1, 58
 
 // serveRaw records packets of a protocol without ports, until pc is closed; the server closes it.
 func (s *server) serveRaw(pc net.PacketConn) {
