@@ -273,6 +273,12 @@ func (l *Lab) settle() error {
 	return nil
 }
 
+// Rules returns the rules of the configuration.
+func (l *Lab) Rules() []egress.Rule { return l.conf.Rules }
+
+// Clusters returns the clusters of the configuration.
+func (l *Lab) Clusters() []egress.Cluster { return l.conf.Clusters }
+
 // Node returns node 1 or 2.
 func (l *Lab) Node(number int) *Node { return l.nodes[number-1] }
 

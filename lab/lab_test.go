@@ -22,8 +22,6 @@ import (
 	"tidegate.io/tidegate/lab"
 )
 
-func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
-
 // apiServer is the API server of the test's cluster.
 const apiServer = "aks-ml-3k2j1h0g.hcp.eastus2.azmk8s.io"
 
@@ -32,7 +30,9 @@ func start(t *testing.T, conf lab.Config) *lab.Lab {
 	t.Helper()
 	netnstest.Need(t)
 	conf.Dir = t.TempDir()
-	conf.Clusters = []egress.Cluster{{Name: "test", From: lab.NodeRanges, APIServer: egress.MustParseName(apiServer), ByAddress: true}}
+	if conf.Clusters == nil {
+		conf.Clusters = []egress.Cluster{{Name: "test", From: lab.NodeRanges, APIServer: egress.MustParseName(apiServer), ByAddress: true}}
+	}
 	l, err := lab.Start(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +83,9 @@ func fetch(t *testing.T, l *lab.Lab, n *lab.Node, v6 bool) {
 		t.Errorf("answered %s %s %s", resp.Proto, resp.Status, body)
 	}
 	dialled := netip.AddrPortFrom(addrs[0], 443)
-	saw := l.Record.Find(func(s *lab.Seen) bool { return s.Proto == "tls" && s.Local == dialled && s.Name == "mcr.microsoft.com" && s.Whole })
+	saw := l.Record.Find(func(s *lab.Seen) bool {
+		return s.Proto == "tls" && s.Local == dialled && s.Name == "mcr.microsoft.com" && s.Whole
+	})
 	if len(saw) == 0 {
 		t.Error("the server does not say that it saw the connection")
 	}

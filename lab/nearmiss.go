@@ -79,7 +79,7 @@ func (m *misses) judged(port uint16) bool {
 	return false
 }
 
-// reachable reports whether the policy lets this go without looking at it, and so it is no miss.
+// open reports whether the policy lets this go without looking at it, and so it is no miss.
 func (m *misses) open(p egress.Proto, to netip.AddrPort) bool {
 	src := netip.AddrPortFrom(clientAddr(to.Addr().Is6()), 40000)
 	return m.policy.Decide(egress.Conn{Proto: p, Src: src, Dst: to}).Action == egress.Allow

@@ -75,14 +75,20 @@ func (m *misses) hellos() {
 		bytes func() []byte
 		why   []egress.Reason
 	}{
-		{"a hello of 70 KB", func() []byte { return sni2(base, 70<<10) }, []egress.Reason{egress.HelloTooLarge, egress.MalformedHello}},
+		{"a hello of 70 KB", func() []byte { return longHello(base, 70<<10) }, []egress.Reason{egress.HelloTooLarge, egress.MalformedHello}},
 		{"a hello over 40 records", func() []byte { m := message(); return records(m, len(m)/40) }, []egress.Reason{egress.HelloTooLarge, egress.MalformedHello}},
 		{"a change of cipher before the hello", func() []byte { return append([]byte{0x14, 3, 1, 0, 1, 1}, records(message(), maxRecordPayload)...) }, malformed},
-		{"an empty record before the hello", func() []byte { return append([]byte{recordHandshake, 3, 1, 0, 0}, records(message(), maxRecordPayload)...) }, malformed},
-		{"an SSL 2 hello", func() []byte { return append([]byte{0x80, 0x2e, 1, 3, 1, 0, 3, 0, 0, 0, 0x10, 1, 0, 0x80}, newToken()+newToken()...) }, malformed},
+		{"an empty record before the hello", func() []byte {
+			return append([]byte{recordHandshake, 3, 1, 0, 0}, records(message(), maxRecordPayload)...)
+		}, malformed},
+		{"an SSL 2 hello", func() []byte {
+			return append([]byte{0x80, 0x2e, 1, 3, 1, 0, 3, 0, 0, 0, 0x10, 1, 0, 0x80}, newToken()+newToken()...)
+		}, malformed},
 		{"application data first", func() []byte { return append([]byte{0x17, 3, 3, 0, 15}, newToken()...) }, malformed},
 		{"a ServerHello", func() []byte { m := message(); m[0] = 2; return records(m, maxRecordPayload) }, malformed},
-		{"two hellos in one record", func() []byte { return records(append(message(), sni("vm.evil.example").message()...), maxRecordPayload) }, append(malformed, egress.UnconfirmedData, egress.ConflictingData)},
+		{"two hellos in one record", func() []byte {
+			return records(append(message(), sni("vm.evil.example").message()...), maxRecordPayload)
+		}, append(malformed, egress.UnconfirmedData, egress.ConflictingData)},
 		{"a name extension whose length lies", func() []byte { return lieAboutName(message(), base) }, malformed},
 	} {
 		v6 := i%2 == 1
@@ -99,7 +105,7 @@ func (m *misses) hellos() {
 	})
 }
 
-func sni2(name string, padding int) []byte {
+func longHello(name string, padding int) []byte {
 	h := sni(name).message()
 	// The padding extension cannot hold more than 64 KB, and a hello's extensions neither: what is longer is a message
 	// whose length says so.

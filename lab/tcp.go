@@ -124,12 +124,13 @@ func (s *server) serveConn(c net.Conn) {
 	_ = c.SetReadDeadline(time.Now().Add(firstByteTimeout))
 	var head []byte
 	kind := ""
-	for buf := make([]byte, 4096); kind == ""; {
+	for buf := make([]byte, 4096); kind == "" || kind == "tls" && !wholeHello(head) && len(head) < maxSeenData; {
 		n, err := t.Read(buf)
-		head = append(head, buf[:n]...)
-		if kind = speaks(head); err != nil {
+		if err != nil {
 			return
 		}
+		head = append(head, buf[:n]...)
+		kind = speaks(head)
 	}
 	_ = c.SetReadDeadline(time.Time{})
 	t.ahead = head
@@ -164,10 +165,11 @@ func speaks(head []byte) string {
 	return "tcp"
 }
 
-// serveTLS records the ClientHello, shakes hands and serves what ALPN says. It reports whether it gave the connection on.
+// serveTLS notes what the ClientHello says, shakes hands and serves what ALPN says. It reports whether it gave the connection on.
 func (s *server) serveTLS(t *tap) bool {
 	local := addrPort(t.LocalAddr()).Addr()
-	api := s.isAPI(local)
+	t.quiet.Store(true) // the record keeps the ClientHello, to the byte
+	s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 	conf := &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.rec.extend(t.seen, func(s *Seen) { s.Name, s.ALPN = h.ServerName, slices.Clone(h.SupportedProtos) })
@@ -176,7 +178,7 @@ func (s *server) serveTLS(t *tap) bool {
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.ca.Leaf(h.ServerName, local) },
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
-	if api {
+	if s.isAPI(local) {
 		conf.NextProtos = apiALPN
 		conf.ClientAuth = tls.RequestClientCert
 	}
@@ -222,10 +224,6 @@ func (t *tap) Read(b []byte) (int, error) {
 		t.seen = t.s.rec.add(first)
 	default:
 		t.s.rec.append(t.seen, b[:n])
-	}
-	if n > 0 && t.seen.Proto == "tls" && !t.quiet.Load() && wholeHello(t.seen.Data) {
-		t.quiet.Store(true) // the ClientHello, to the byte, is what the record keeps
-		t.s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 	}
 	return n, err
 }

@@ -80,9 +80,11 @@ var tokens atomic.Uint64
 // newToken returns a word that is a DNS label as well.
 func newToken() string { return fmt.Sprintf("tok%012x", tokens.Add(1)*0x9e3779b97f4a7c15>>16) }
 
-// Run tries every case, several at a time, and calls each with the results as they come, never twice at a time.
-func (l *Lab) Run(ctx context.Context, cases []Case, flows *FlowLog, each func(Result)) error {
+// Run tries every case, several at a time, and returns what came of each, in the order of the cases. each, if not nil,
+// is called with the results as they come, never twice at a time. flows is the gateway's log; nil without a gateway.
+func (l *Lab) Run(ctx context.Context, cases []Case, flows *FlowLog, each func(Result)) ([]Result, error) {
 	var mu sync.Mutex
+	results := make([]Result, len(cases))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(tryParallel)
 	for i, c := range cases {
@@ -90,14 +92,16 @@ func (l *Lab) Run(ctx context.Context, cases []Case, flows *FlowLog, each func(R
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r := l.try(ctx, c, l.Node(1+i%2), flows)
-			mu.Lock()
-			defer mu.Unlock()
-			each(r)
+			results[i] = l.try(ctx, c, l.Node(1+i%2), flows)
+			if each != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				each(results[i])
+			}
 			return nil
 		})
 	}
-	return g.Wait()
+	return results, g.Wait()
 }
 
 func (l *Lab) try(ctx context.Context, c Case, n *Node, flows *FlowLog) Result {
@@ -143,6 +147,9 @@ func (t *Try) Dial(ctx context.Context, network string, to netip.AddrPort) (net.
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sources = append(t.sources, from)
+	if err == nil {
+		context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) }) // nobody waits once the lab ends
+	}
 	return c, err
 }
 
