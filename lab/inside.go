@@ -45,7 +45,7 @@ func Enter(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = door.Close() }()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd := Self(os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideVariable+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{door}
@@ -82,6 +82,13 @@ func Enter(ctx context.Context) (int, error) {
 		return exit.ExitCode(), nil
 	}
 	return 0, err
+}
+
+// Self is this very program with other arguments, under the name by which it was called.
+func Self(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Args[0] = os.Args[0]
+	return cmd
 }
 
 // doorName is the abstract socket of a user's lab: it has no file, so none is left behind. Abstract names are open to

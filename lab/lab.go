@@ -23,9 +23,9 @@ import (
 type Config struct {
 	// Dir holds the lab's files (resolv.conf, ca.pem, gateway.log) and is the gateway's working directory.
 	Dir string
-	// Gateway is the command line of the gateway, which has all powers over the network of its box. Empty: the box only
-	// forwards and masquerades.
-	Gateway []string
+	// Gateway makes the gateway's command, anew for each start; it has all powers over the network of its box. Nil: the
+	// box only forwards and masquerades.
+	Gateway func() *exec.Cmd
 	// Ready is asked until it returns nil before Start and RestartGateway return. Nil: the gateway is ready at once.
 	Ready func(ctx context.Context, l *Lab) error
 	// Rules and Clusters are what the gateway enforces: they say which ports have servers, and which names are API servers.
@@ -81,7 +81,7 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 	if l.room, err = newRoom(l.boxes.gateway, nil); err != nil {
 		return nil, err
 	}
-	if len(conf.Gateway) == 0 {
+	if conf.Gateway == nil {
 		return l, l.boxes.forwardPlainly()
 	}
 	return l, l.RestartGateway(ctx)
@@ -155,7 +155,7 @@ func (l *Lab) serve() error {
 // dialUpstream connects the cluster's DNS with the resolver that the virtual network names: the gateway, if there is one.
 func (l *Lab) dialUpstream(ctx context.Context, network string) (net.Conn, error) {
 	upstream := AzureDNS
-	if len(l.conf.Gateway) > 0 {
+	if l.conf.Gateway != nil {
 		upstream = GatewayInside[0]
 	}
 	return l.nodes[1].Dial(ctx, network, netip.AddrPortFrom(upstream, 53))
@@ -283,7 +283,7 @@ func (l *Lab) Clusters() []egress.Cluster { return l.conf.Clusters }
 func (l *Lab) Node(number int) *Node { return l.nodes[number-1] }
 
 // Plain reports whether there is no gateway: the lab is the control.
-func (l *Lab) Plain() bool { return len(l.conf.Gateway) == 0 }
+func (l *Lab) Plain() bool { return l.conf.Gateway == nil }
 
 // DoInternet runs f inside the internet's box, where a test may open further servers, on ports that are free.
 func (l *Lab) DoInternet(f func() error) error { return l.boxes.internet.Do(f) }
@@ -373,7 +373,7 @@ func (l *Lab) RestartGateway(ctx context.Context) error {
 		return fmt.Errorf("open the gateway's log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
-	cmd := exec.Command(l.conf.Gateway[0], l.conf.Gateway[1:]...)
+	cmd := l.conf.Gateway()
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.conf.Dir, out, out
 	if err := l.room.start(cmd); err != nil {
 		return fmt.Errorf("start the gateway: %w", err)

@@ -81,6 +81,6 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(versionCommand())
+	root.AddCommand(versionCommand(), labCommand())
 	return root
 }
