@@ -179,9 +179,3 @@ func labTitle(g *config.Gateway) string {
 	}
 	return fmt.Sprintf("API server %s; %d rules, %d endpoints", api, len(g.Rules), endpoints)
 }
-
-// isTerminal reports whether somebody looks at f.
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}

@@ -12,6 +12,8 @@ func labCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "lab",
 		Short: "Boot a node through the gateway (Linux only)",
-		RunE:  func(*cobra.Command, []string) error { return undecided(errors.New("lab: needs the network namespaces of Linux")) },
+		RunE: func(*cobra.Command, []string) error {
+			return undecided(errors.New("lab: needs the network namespaces of Linux"))
+		},
 	}
 }
