@@ -11,6 +11,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +47,7 @@ func New() (*NS, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if err := n.up("lo"); err != nil {
+	if err := errors.Join(n.up("lo"), n.noDAD()); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -100,6 +101,17 @@ func (n *NS) Sysctl(key, value string) error {
 		}
 		return nil
 	})
+}
+
+// noDAD makes the IPv6 addresses of devices usable at once. Without a link-local
+// address a router cannot ask for its neighbours, and detection of duplicates
+// keeps it from having one for two seconds.
+func (n *NS) noDAD() error {
+	err := n.Sysctl("net/ipv6/conf/default/accept_dad", "0")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no IPv6
+	}
+	return errors.Join(err, n.Sysctl("net/ipv6/conf/default/dad_transmits", "0"))
 }
 
 // onOwnThread runs f on a goroutine whose thread is its own and comes back to

@@ -1,0 +1,224 @@
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Tracker sees the connections that carry a mark, and cuts them.
+type Tracker struct {
+	events *socket
+	ask    *socket
+	lost   atomic.Uint64
+}
+
+// trackerBuffer holds the ends of some ten thousand connections that go at once.
+const trackerBuffer = 16 << 20
+
+// OpenTracker watches conntrack in the network namespace of the calling thread.
+// Ends of connections are kept from now on until Run reads them.
+func OpenTracker() (*Tracker, error) {
+	events, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("conntrack: %w", err)
+	}
+	events.receiveBuffer(trackerBuffer)
+	err = events.control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, unix.NFNLGRP_CONNTRACK_DESTROY)
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("conntrack: follow: %w", err), events.close())
+	}
+	ask, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("conntrack: %w", err), events.close())
+	}
+	ask.receiveBuffer(trackerBuffer)
+	return &Tracker{events: events, ask: ask}, nil
+}
+
+// Close ends the watch.
+func (t *Tracker) Close() error { return errors.Join(t.events.close(), t.ask.close()) }
+
+// Lost is how many times the kernel reported that ends of connections were lost
+// because Run was too slow. It may be called from any goroutine.
+func (t *Tracker) Lost() uint64 { return t.lost.Load() }
+
+// Run calls ended for every marked connection that ends, until ctx is done, and
+// then returns nil.
+func (t *Tracker) Run(ctx context.Context, ended func(Flow)) error {
+	err := t.events.follow(ctx, &t.lost, func(h unix.NlMsghdr, body []byte) {
+		if h.Type != typeConntrackDelete || len(body) < nfgenLen {
+			return
+		}
+		if f, ok := readFlow(body[nfgenLen:]); ok && f.Mark.State() != Undecided {
+			ended(f)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("conntrack: %w", err)
+	}
+	return nil
+}
+
+// Flows returns the marked connections that live now, in any order. Flows and
+// Cut may be called while Run runs, but not at the same time as each other.
+func (t *Tracker) Flows() ([]Flow, error) {
+	var flows []Flow
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		req := message(nil, typeConntrackGet, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, family, 0, nil)
+		err := t.ask.dump(req, func(_ uint16, body []byte) error {
+			if len(body) < nfgenLen {
+				return nil
+			}
+			if f, ok := readFlow(body[nfgenLen:]); ok && f.Mark.State() != Undecided {
+				flows = append(flows, f)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("conntrack: list: %w", err)
+		}
+	}
+	return flows, nil
+}
+
+// Cut marks connections so that each end is reset at its next packet; the mark
+// keeps its rule number. A connection that has ended is passed over.
+func (t *Tracker) Cut(flows ...Flow) error {
+	for _, f := range flows {
+		err := t.ask.request(cutMessage(f))
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("conntrack: cut %s > %s: %w", f.Src, f.Dst, err)
+		}
+	}
+	return nil
+}
+
+func cutMessage(f Flow) []byte {
+	family := uint8(unix.AF_INET)
+	if f.Src.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	b := messageHeader(nil, typeConntrackNew, unix.NLM_F_REQUEST|unix.NLM_F_ACK, family, 0)
+	b = appendTuple(b, f)
+	b = attr32(b, ctaMark, uint32(NewMark(Cut, f.Mark.Rule())))
+	b = attr32(b, ctaID, f.ID) // so that a later connection on the same ports is left alone
+	finish(b, 0)
+	return b
+}
+
+func appendTuple(b []byte, f Flow) []byte {
+	src, dst := uint16(ctaIPv4Src), uint16(ctaIPv4Dst)
+	if f.Src.Addr().Is6() {
+		src, dst = ctaIPv6Src, ctaIPv6Dst
+	}
+	tuple := len(b)
+	b = nest(b, ctaTupleOrig)
+	ip := len(b)
+	b = nest(b, ctaTupleIP)
+	b = attr(b, src, f.Src.Addr().AsSlice())
+	b = attr(b, dst, f.Dst.Addr().AsSlice())
+	unnest(b, ip)
+	proto := len(b)
+	b = nest(b, ctaTupleProto)
+	b = attr(b, ctaProtoNum, []byte{ipProto(f.Proto)})
+	b = attr(b, ctaProtoSrcPort, binary.BigEndian.AppendUint16(nil, f.Src.Port()))
+	b = attr(b, ctaProtoDstPort, binary.BigEndian.AppendUint16(nil, f.Dst.Port()))
+	unnest(b, proto)
+	unnest(b, tuple)
+	return b
+}
+
+// readFlow reads an entry of TCP or UDP.
+func readFlow(attrs []byte) (f Flow, ok bool) {
+	for typ, v := range attributes(attrs) {
+		switch typ {
+		case ctaTupleOrig:
+			ok = readTuple(&f, v)
+		case ctaMark:
+			f.Mark = Mark(number(v))
+		case ctaID:
+			f.ID = uint32(number(v))
+		case ctaCountersOrig:
+			f.Sent = nested(v, ctaCountersBytes)
+		case ctaCountersReply:
+			f.Received = nested(v, ctaCountersBytes)
+		case ctaTimestamp:
+			f.Start, f.End = moment(nested(v, ctaTimestampStart)), moment(nested(v, ctaTimestampStop))
+		}
+	}
+	return f, ok
+}
+
+func readTuple(f *Flow, b []byte) bool {
+	var src, dst netip.Addr
+	var num uint8
+	var sport, dport uint16
+	for typ, v := range attributes(b) {
+		for inner, w := range attributes(v) {
+			switch {
+			case typ == ctaTupleIP && (inner == ctaIPv4Src || inner == ctaIPv6Src):
+				src, _ = netip.AddrFromSlice(w)
+			case typ == ctaTupleIP && (inner == ctaIPv4Dst || inner == ctaIPv6Dst):
+				dst, _ = netip.AddrFromSlice(w)
+			case typ == ctaTupleProto && inner == ctaProtoNum:
+				num = uint8(number(w))
+			case typ == ctaTupleProto && inner == ctaProtoSrcPort:
+				sport = uint16(number(w))
+			case typ == ctaTupleProto && inner == ctaProtoDstPort:
+				dport = uint16(number(w))
+			}
+		}
+	}
+	f.Src, f.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	switch num {
+	case unix.IPPROTO_TCP:
+		f.Proto = egress.TCP
+	case unix.IPPROTO_UDP:
+		f.Proto = egress.UDP
+	default:
+		return false
+	}
+	return src.IsValid() && dst.IsValid()
+}
+
+func ipProto(p egress.Proto) uint8 {
+	if p == egress.UDP {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// number reads a big-endian integer of any size.
+func number(b []byte) (n uint64) {
+	for _, c := range b {
+		n = n<<8 | uint64(c)
+	}
+	return n
+}
+
+func nested(b []byte, want uint16) uint64 {
+	for typ, v := range attributes(b) {
+		if typ == want {
+			return number(v)
+		}
+	}
+	return 0
+}
+
+func moment(ns uint64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(ns))
+}

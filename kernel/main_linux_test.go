@@ -1,0 +1,10 @@
+package kernel
+
+import (
+	"os"
+	"testing"
+
+	"tidegate.io/tidegate/internal/netns/netnstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }

@@ -1,0 +1,235 @@
+package kernel
+
+import (
+	"fmt"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Priorities of the hooks, among the kernel's own: defragmentation is at -400,
+// conntrack at -200, destination NAT at -100, source NAT at 100.
+const (
+	beforeDefrag    = -450
+	beforeRouting   = -150
+	destinationNAT  = -100
+	filterPackets   = 0
+	afterTheQueue   = 10
+	sourceNAT       = 100
+	ntpRate         = 10 // datagrams a second and source; a client sends one in a minute
+	ntpBurst        = 40
+	ntpSize         = 8 + 48 // RFC 5905 section 7.3: the header without extensions or MAC, behind UDP's
+	ntpModeMask     = 7
+	ntpModeClient   = 3
+	logRate         = 10 // reports a second and source
+	logBurst        = 50
+	maxSources      = 65536 // a source beyond them is counted, and not logged
+	sourceTimeout   = "1m"
+	fragmentBits    = 0x3fff // more fragments, or an offset: RFC 791 section 3.1
+	plainHeaderSize = 5      // words of an IPv4 header without options
+)
+
+// hooks plans the chains that the kernel enters by itself.
+func (pl *planner) hooks(clusters []client) {
+	pl.normalise()
+	pl.classify()
+	if pl.settings.DNS != 0 {
+		pl.base("nameservers", "nat", "prerouting", destinationNAT, false,
+			each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "dns." + name}} })...)
+	}
+	pl.input()
+	pl.forward()
+	pl.base("verdict", "filter", "forward", afterTheQueue, false,
+		// Only packets that the queue gave back carry a mark here. A packet
+		// that was merely passed on must not change what its connection has
+		// become meanwhile; a SYN must, for the verdict on the connection
+		// before it may have been given after it was queued.
+		Rule{match{field: metaMark, op: "==", value: 0}, accept},
+		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
+		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
+		Rule{copyMark{}},
+		Rule{packetIs(Cut), goTo("cut")},
+		Rule{setPacketMark{}},
+	)
+	if pl.settings.Masquerade {
+		pl.base("leave", "nat", "postrouting", sourceNAT, false,
+			Rule{match{field: ctMark, op: "!=", value: 0}, masquerade{}})
+	}
+}
+
+// normalise drops what two receivers could read differently, before conntrack
+// puts fragments together. Datagrams of UDP may come in fragments.
+func (pl *planner) normalise() {
+	odd := goTo(pl.deny(egress.InvalidPacket, drop))
+	v4, v6 := in{v4Src, "enforced.v4"}, in{v6Src, "enforced.v6"}
+	pl.base("normalise", "filter", "prerouting", beforeDefrag, false,
+		Rule{v4, match{v4Fragment, fragmentBits, "!=", 0}, match{field: v4Protocol, op: "==", value: protoTCP}, odd},
+		Rule{v4, match{field: v4HeaderLength, op: ">", value: plainHeaderSize}, odd},
+		Rule{v6, match{field: v6FragmentProtocol, op: "==", value: protoTCP}, odd},
+		Rule{v6, hasHeader{headerHop}, odd},
+		Rule{v6, hasHeader{headerRouting}, odd},
+		Rule{v6, hasHeader{headerDestination}, odd},
+	)
+}
+
+// classify decides what a connection is at its first packet, and leaves it in the
+// connection's mark for the forward hook.
+func (pl *planner) classify() {
+	pl.base("classify", "filter", "prerouting", beforeRouting, false,
+		Rule{setPacketMark{}}, // a mark from elsewhere would be taken for a verdict
+		// The re-used-ports attack: a client makes the server close without
+		// conntrack noticing, and opens another connection on the same ports.
+		Rule{bareSYN("=="), setMark{}},
+		Rule{ctIs(Undecided), original, goTo("new")},
+		Rule{ctIs(Proxied), original, goTo("proxied")},
+	)
+	pl.chain("new", each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)
+	var rules []Rule
+	if p := pl.settings.Transparent; p != 0 {
+		rules = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
+	}
+	pl.chain("proxied", rules...) // what no socket takes is refused by the forward hook
+}
+
+// input protects the gateway itself from its clients. Others are the machine's
+// own affair, but for the ports that serve clients.
+func (pl *planner) input() {
+	var rules []Rule
+	rules = append(rules,
+		Rule{loopback{}, accept},
+		Rule{packetIs(Proxied), accept},
+		Rule{reply, accept},
+		Rule{proto(protoICMP), accept},
+		Rule{proto(protoICMPv6), accept},
+	)
+	rules = append(rules, fromSource("clients", goTo("serve"))...)
+	rules = append(rules, Rule{linkLocal{}, goTo("serve")})
+	var serve []Rule
+	for _, p := range []struct {
+		field field
+		port  uint16
+	}{{udpDport, pl.settings.DNS}, {tcpDport, pl.settings.DNS}, {tcpDport, pl.settings.Explicit}, {tcpDport, pl.settings.Transparent}} {
+		if p.port == 0 {
+			continue
+		}
+		if p.port != pl.settings.Transparent { // which is reached by the route alone
+			serve = append(serve, Rule{port(p.field, p.port), accept})
+		}
+		rules = append(rules, Rule{port(p.field, p.port), drop}) // no resolver or proxy for the world
+	}
+	serve = append(serve,
+		Rule{port(udpDport, 546), linkLocal{}, accept}, // the gateway's own DHCPv6
+		Rule{proto(protoTCP), goTo(pl.deny(egress.NoRule, withReset))},
+		Rule{goTo(pl.deny(egress.NoRule, withProhibited))},
+	)
+	if m := pl.settings.Management; m.IsValid() {
+		serve = append([]Rule{{port(tcpDport, m.Port()), goTo(pl.deny(egress.NoRule, withReset))}}, serve...)
+	}
+	pl.base("input", "filter", "input", filterPackets, false, rules...)
+	pl.chain("serve", serve...)
+}
+
+func (pl *planner) forward() {
+	rules := []Rule{
+		{invalid, goTo("undecided")}, // before any mark: conntrack does not vouch for it
+		{related, proto(protoICMP), accept},
+		{related, proto(protoICMPv6), accept},
+		{ctIs(Allowed), port(udpDport, 123), original, jumpTo("ntp")},
+		{ctIs(Allowed), accept},
+		{ctIs(Passed), accept},
+		{ctIs(Held), goTo("held")},
+		{ctIs(Watched), setPacketMark{NewMark(Watched, 0)}, pl.queue(pl.settings.Observe, 1, true)},
+		{ctIs(Cut), goTo("cut")},
+		{ctIs(Proxied), goTo(pl.deny(egress.NeedsRequest, withReset))},
+		{goTo("undecided")},
+	}
+	pl.base("forward", "filter", "forward", filterPackets, true, rules...)
+	var undecided []Rule
+	undecided = append(undecided, each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "out." + name}} })...)
+	undecided = append(undecided, each(func(name string, _, dst field) Rule { return Rule{goFrom{dst, "in." + name}} })...)
+	pl.chain("undecided", append(undecided, Rule{drop})...)
+}
+
+func (pl *planner) queue(first, n uint16, bypass bool) enqueue {
+	return enqueue{first, max(n, 1), bypass, pl.settings.Features.NativeQueue}
+}
+
+// sharedChains plans the chains that are alike for all clusters.
+func (pl *planner) sharedChains() {
+	s := pl.settings
+	odd := goTo(pl.deny(egress.InvalidPacket, drop))
+	syn := match{tcpFlags, flagSYN, "!=", 0}
+	held := []Rule{
+		{hasOption{optionMD5}, odd}, // decoys that a server without the key drops
+		{hasOption{optionAO}, odd},
+	}
+	if s.Features.InnerHeader {
+		held = append(held, Rule{syn, match{field: innerByte, op: ">=", value: 0}, odd}) // data that no one has judged
+	}
+	if s.Features.StripOption {
+		held = append(held, // the same connection over a path that is not seen; data in the SYN
+			Rule{syn, stripOption{optionMPTCP}},
+			Rule{syn, stripOption{optionFastOpen}})
+	} else {
+		held = append(held, Rule{syn, hasOption{optionMPTCP}, odd})
+	}
+	held = append(held, Rule{setPacketMark{NewMark(Held, 0)}, pl.queue(s.Queue, s.Queues, false)})
+	pl.chain("held", held...)
+
+	pl.chain("cut",
+		Rule{proto(protoTCP), withReset},
+		Rule{withProhibited})
+
+	ntp := []Rule{
+		{match{field: udpLength, op: "!=", value: ntpSize}, goTo(pl.deny(egress.NTPPayload, withProhibited))},
+		{match{ntpMode, ntpModeMask, "!=", ntpModeClient}, goTo(pl.deny(egress.NTPPayload, withProhibited))},
+	}
+	ntp = append(ntp, each(func(name string, src, _ field) Rule {
+		return Rule{limit{src, "ntp." + name, true, ntpRate, ntpBurst}, goTo(pl.deny(egress.NTPPayload, drop))}
+	})...)
+	pl.chain("ntp", ntp...)
+
+	pl.chain("denied",
+		Rule{invalid, odd},
+		Rule{port(udpDport, 443), goTo(pl.deny(egress.QUIC, withUnreachable))},
+		Rule{port(udpDport, 80), goTo(pl.deny(egress.QUIC, withUnreachable))},
+		Rule{proto(protoTCP), goTo(pl.deny(egress.NoRule, withReset))},
+		Rule{proto(protoUDP), goTo(pl.deny(egress.NoRule, withProhibited))},
+		Rule{goTo(pl.deny(egress.ProtocolNotAllowed, withProhibited))})
+
+	if pl.settings.DNS != 0 {
+		pl.chain("dns",
+			Rule{port(udpDport, 53), redirect{pl.settings.DNS}},
+			Rule{port(tcpDport, 53), redirect{pl.settings.DNS}})
+	}
+}
+
+// deny returns the chain that counts and reports a refusal and gives the answer.
+func (pl *planner) deny(reason egress.Reason, answer Statement) string {
+	name := fmt.Sprintf("deny.%s.%s", reason, answerNames[answer])
+	pl.reporting(name, reason.String(), Rule{answer})
+	return name
+}
+
+// answerNames tells apart the chains of one reason.
+var answerNames = map[Statement]string{drop: "drop", withReset: "reset", withProhibited: "prohibited", withUnreachable: "unreachable"}
+
+// observe returns the chain that counts and reports what would be refused.
+func (pl *planner) observe(reason egress.Reason) string {
+	name := "observed." + reason.String()
+	pl.reporting(name, observedPrefix+reason.String())
+	return name
+}
+
+func (pl *planner) reporting(chain, prefix string, last ...Rule) {
+	for _, c := range pl.rs.Chains {
+		if c.Name == chain {
+			return
+		}
+	}
+	pl.rs.Counters = append(pl.rs.Counters, prefix)
+	rules := []Rule{{count{prefix}}}
+	rules = append(rules, each(func(name string, src, _ field) Rule {
+		return Rule{limit{src, "logged." + name, false, logRate, logBurst}, report{pl.settings.Log, prefix}}
+	})...)
+	pl.chain(chain, append(rules, last...)...)
+}

@@ -1,0 +1,264 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Table is the table "inet tidegate" of one network namespace. Its methods may be
+// called from many goroutines at once; Apply and Remove have to be called in the
+// namespace itself, for its settings and routes.
+type Table struct {
+	mu   sync.Mutex // guards sock: one question at a time
+	sock *socket
+}
+
+// tableBuffer takes a transaction with some hundred thousand prefixes.
+const tableBuffer = 32 << 20
+
+// OpenTable connects to the network namespace of the calling thread. It changes
+// nothing there.
+func OpenTable() (*Table, error) {
+	s, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	s.sendBuffer(tableBuffer)
+	s.receiveBuffer(tableBuffer)
+	return &Table{sock: s}, nil
+}
+
+// Close closes the connection; the table stays.
+func (t *Table) Close() error { return t.sock.close() }
+
+// attempts is how often Apply starts again when a learned address expires while
+// its removal is on the way.
+const attempts = 5
+
+// Apply makes the kernel hold rs: the table in one transaction, which leaves the
+// old rules in force when it fails, then the proxy's route, and the settings. Of
+// the learned addresses it keeps those that are among open, with their timeouts,
+// adds the others of open, and removes the rest; so open has to be everything
+// that rs.Learn gives for the bindings that hold. Counters go on.
+//
+// Nothing may call Open with elements for other rules meanwhile.
+func (t *Table) Apply(rs *Ruleset, open []Element) error {
+	err := t.replace(rs, open)
+	for range attempts {
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
+		err = t.replace(rs, open)
+	}
+	if err != nil {
+		return fmt.Errorf("nftables: apply: %w", err)
+	}
+	if err := applyRoutes(rs.Proxy); err != nil {
+		return err
+	}
+	return applySysctls(rs.Sysctls)
+}
+
+func (t *Table) replace(rs *Ruleset, open []Element) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, err := t.content()
+	if err != nil {
+		return err
+	}
+	stale, missing, err := t.difference(old, open)
+	if err != nil {
+		return err
+	}
+	b := newBatch()
+	b.clear(old, rs)
+	for _, name := range rs.Counters {
+		b.counter(name)
+	}
+	for i := range rs.Chains {
+		b.chain(&rs.Chains[i])
+	}
+	for i := range rs.Sets {
+		b.set(i+1, &rs.Sets[i])
+	}
+	for i := range rs.Sets {
+		b.elements(&rs.Sets[i])
+	}
+	for i := range rs.Chains {
+		for _, r := range rs.Chains[i].Rules {
+			if err := b.rule(rs.Chains[i].Name, r); err != nil {
+				return err
+			}
+		}
+	}
+	stale = slices.DeleteFunc(stale, func(e Element) bool { return !slices.ContainsFunc(rs.Sets, e.in) })
+	b.change(unix.NFT_MSG_DELSETELEM, stale)
+	b.change(unix.NFT_MSG_NEWSETELEM, missing)
+	return b.send(t.sock)
+}
+
+func (e Element) in(s Set) bool { return s.Name == e.Set }
+
+// clear removes what is in the way of rs. Chains that stay are only emptied: a
+// base chain that were made anew would be in force, and empty, before the
+// transaction is.
+func (b *batch) clear(old *content, rs *Ruleset) {
+	if len(old.chains) > 0 {
+		b.flushRules()
+	}
+	for _, s := range old.sets {
+		if !s.grows {
+			b.flushSet(s.name)
+		}
+	}
+	for _, c := range old.chains {
+		if !slices.ContainsFunc(rs.Chains, c.same) {
+			b.deleteChain(c.name)
+		}
+	}
+	for _, s := range old.sets {
+		if !slices.ContainsFunc(rs.Sets, func(n Set) bool { return n.Name == s.name }) {
+			b.deleteSet(s.name)
+		}
+	}
+}
+
+// key is what tells elements apart.
+type elementKey struct {
+	set  string
+	addr [16]byte
+}
+
+func (e *Element) key() elementKey { return elementKey{e.Set, e.Addr.As16()} }
+
+// difference compares the learned addresses in the kernel with those that are
+// wanted. One with another mark is both stale and missing.
+func (t *Table) difference(old *content, open []Element) (stale, missing []Element, err error) {
+	have, err := t.elements(old)
+	if err != nil {
+		return nil, nil, err
+	}
+	want := make(map[elementKey]Mark, len(open))
+	for i := range open {
+		if _, twice := want[open[i].key()]; !twice {
+			want[open[i].key()] = open[i].Mark
+		}
+	}
+	kept := make(map[elementKey]bool, len(have))
+	for i := range have {
+		if m, wanted := want[have[i].key()]; wanted && m == have[i].Mark {
+			kept[have[i].key()] = true
+		} else {
+			stale = append(stale, have[i])
+		}
+	}
+	for _, e := range open {
+		if k := e.key(); !kept[k] && want[k] == e.Mark {
+			kept[k] = true
+			missing = append(missing, e)
+		}
+	}
+	return stale, missing, nil
+}
+
+// Open opens learned addresses, and makes the timeouts of those that are open
+// already start again. When it returns, connections to them are permitted. An
+// address that is open for another rule gets the mark of the later one.
+func (t *Table) Open(elements []Element) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for chunk := range slices.Chunk(elements, maxElements) {
+		if err := t.open(chunk); err != nil {
+			return fmt.Errorf("nftables: open %s in %s, one of %d: %w", chunk[0].Addr, chunk[0].Set, len(chunk), err)
+		}
+	}
+	return nil
+}
+
+func (t *Table) open(elements []Element) error {
+	err := t.refresh(elements)
+	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	// One of them is open with another mark.
+	for i := range elements {
+		one := elements[i : i+1]
+		err := t.refresh(one)
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
+			b := newChange()
+			b.change(unix.NFT_MSG_DELSETELEM, one)
+			b.change(unix.NFT_MSG_NEWSETELEM, one)
+			err = b.send(t.sock)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refresh adds elements that may be there, in which case their timeouts start
+// again. Only new kernels (Linux 6.12) do that when an element is added twice; the
+// others keep the old one, so it is deleted in between, which needs it to be
+// there. No packet sees it missing, for this is one transaction.
+func (t *Table) refresh(elements []Element) error {
+	b := newChange()
+	b.change(unix.NFT_MSG_NEWSETELEM, elements)
+	b.change(unix.NFT_MSG_DELSETELEM, elements)
+	b.change(unix.NFT_MSG_NEWSETELEM, elements)
+	return b.send(t.sock)
+}
+
+// change adds messages that add or delete elements, in the order given.
+func (b *batch) change(typ uint16, elements []Element) {
+	var list []byte
+	n := 0
+	for i := range elements {
+		e := &elements[i]
+		list = appendElement(list, e, typ == unix.NFT_MSG_DELSETELEM)
+		n++
+		if n == maxElements || i == len(elements)-1 || elements[i+1].Set != e.Set {
+			b.list(typ, e.Set, list)
+			list, n = nil, 0
+		}
+	}
+}
+
+// Elements returns the learned addresses that are open now, in any order, with
+// what is left of their timeouts.
+func (t *Table) Elements() ([]Element, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c, err := t.content()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: list: %w", err)
+	}
+	es, err := t.elements(c)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: list: %w", err)
+	}
+	return es, nil
+}
+
+// Remove takes away everything that Apply made, and first the forwarding, for
+// without the rules the machine would be an open router. Other settings stay.
+func (t *Table) Remove() error {
+	if err := applySysctls(closing); err != nil {
+		return err
+	}
+	if err := applyRoutes(false); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := newBatch() // so that there is one to delete
+	b.deleteTable()
+	if err := b.send(t.sock); err != nil {
+		return fmt.Errorf("nftables: remove: %w", err)
+	}
+	return nil
+}
