@@ -1,0 +1,28 @@
+package gateway
+
+import "tidegate.io/tidegate/egress"
+
+// Live is a decided connection that runs.
+type Live struct {
+	// Conn is what was known when it was decided. When that has been forgotten, as after a
+	// restart, it is the addresses alone, with Proto TCP or UDP.
+	Conn egress.Conn
+
+	// Rule is the number in its mark; 0 is none.
+	Rule uint32
+}
+
+// Cut returns those of the live connections that p would deny, and no others. Whether a name has
+// the address was proven when the connection began and is not asked again. Where the name is
+// forgotten, a connection lives as long as its rule is unchanged, which holds reports.
+func Cut(p *egress.Policy, holds func(rule uint32) bool, live []Live) []Live {
+	var cut []Live
+	for _, l := range live {
+		forgotten := !l.Conn.Proto.Named()
+		if p.Decide(l.Conn).Action == egress.Allow || forgotten && l.Rule != 0 && holds(l.Rule) {
+			continue
+		}
+		cut = append(cut, l)
+	}
+	return cut
+}

@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/wire"
+)
+
+// refuse ends a connection because of packet id, which is not held.
+func (f *Follower) refuse(c *conn, id uint32, r egress.Reason) {
+	if c.observe {
+		f.Verdict(id, true, f.Passed(nil))
+	} else {
+		f.Verdict(id, true, f.Cut)
+	}
+	f.deny(c, r)
+}
+
+// deny ends a connection for reason r.
+func (f *Follower) deny(c *conn, r egress.Reason) { f.denied(c, egress.Denied(r)) }
+
+// denied ends a connection: both ends are reset at once, so that none is left half open, and
+// what either still sends is cut.
+func (f *Follower) denied(c *conn, v egress.Verdict) {
+	f.log(c, v)
+	f.end(c, true)
+}
+
+// abandon ends a connection that the client has reset by packet id. The server does not
+// expect its sequence number where bytes are held, so it gets a reset of its own.
+func (f *Follower) abandon(c *conn, id uint32) {
+	f.logUnfinished(c)
+	f.drops(id, c.observe)
+	f.end(c, false)
+}
+
+// close ends a connection that the server has reset; the reset reaches the client.
+func (f *Follower) close(c *conn) {
+	f.logUnfinished(c)
+	for _, h := range c.held {
+		f.Verdict(h.id, false, 0)
+	}
+	if !c.observe {
+		f.recent.keep(c.key, f.Cut, f.now)
+	}
+	f.free(c)
+}
+
+// logUnfinished reports a connection that one of its ends gave up.
+func (f *Follower) logUnfinished(c *conn) {
+	switch {
+	case c.allow.Action == egress.Allow:
+		f.log(c, c.allow)
+	case c.state == opening:
+		f.log(c, egress.Denied(egress.UpstreamUnreachable))
+	default:
+		f.log(c, egress.Denied(egress.HelloTimeout))
+	}
+}
+
+func (f *Follower) end(c *conn, tellClient bool) {
+	if c.observe {
+		f.recent.keep(c.key, f.Passed(nil), f.now)
+		f.free(c)
+		return
+	}
+	for i, h := range c.held {
+		// One of them carries the mark to the connection.
+		if last := i == len(c.held)-1; last {
+			f.Verdict(h.id, true, f.Cut)
+		} else {
+			f.Verdict(h.id, false, 0)
+		}
+	}
+	if c.state != opening {
+		if tellClient {
+			f.reset(c.key.server, c.key.client, c.heard, c.first+uint32(len(c.client.buf)))
+		}
+		f.reset(c.key.client, c.key.server, c.sequence(), c.heard)
+	}
+	f.recent.keep(c.key, f.Cut, f.now)
+	f.free(c)
+}
+
+func (f *Follower) reset(src, dst netip.AddrPort, seq, ack uint32) {
+	f.out = wire.AppendReset(f.out[:0], src, dst, seq, ack)
+	f.Reset(f.out)
+}
+
+// drops lets one packet vanish; the connection goes on without it. What is only observed
+// passes.
+func (f *Follower) drops(id uint32, observe bool) { f.Verdict(id, observe, 0) }
+
+// settle answers for a connection that is decided at its first packet.
+func (f *Follower) settle(id uint32, policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) {
+	f.tell(policy, scope, conn, v, observe)
+	switch {
+	case observe:
+		f.Verdict(id, true, f.Passed(v.Rule))
+	case v.Action == egress.Allow:
+		f.Verdict(id, true, f.Allowed(v.Rule))
+	default:
+		f.Verdict(id, true, f.Cut)
+	}
+}
+
+func (f *Follower) mark(c *conn, v egress.Verdict) uint32 {
+	if c.observe {
+		return f.Passed(v.Rule)
+	}
+	return f.Allowed(v.Rule)
+}
+
+// log reports a connection.
+func (f *Follower) log(c *conn, v egress.Verdict) { f.tell(c.policy, c.scope, c.known, v, c.observe) }
+
+// maxTold is how many bound names a report holds: an address of a content network may have
+// thousands.
+const maxTold = 32
+
+func (f *Follower) tell(policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) {
+	if len(conn.Bound) > maxTold {
+		told := conn.Bound[:maxTold:maxTold]
+		if slices.Contains(conn.Bound, conn.Name) && !slices.Contains(told, conn.Name) {
+			told = append(told, conn.Name)
+		}
+		conn.Bound = told
+	}
+	f.Decided(egress.Flow{Time: f.now, Policy: policy.ID(), Cluster: scope, Conn: conn, Verdict: v, Observed: observe})
+}
+
+const (
+	// maxRecent is how many ended connections are remembered: a packet can wait in the queue
+	// behind no more than its length.
+	maxRecent = 16384
+
+	// recentFor is longer than any packet waits in the queue.
+	recentFor = 10 * time.Second
+)
+
+// recent remembers what became of connections, for packets that were queued behind the
+// verdict: probes for a lost tail, retransmissions.
+type recent struct {
+	marks map[key]remembered
+	ring  []key // in the order they were kept
+	at    int   // the oldest of a full ring
+}
+
+type remembered struct {
+	mark  uint32
+	until time.Time
+	slot  int // of the ring
+}
+
+func (r *recent) keep(k key, mark uint32, now time.Time) {
+	slot := len(r.ring)
+	if slot < maxRecent {
+		r.ring = append(r.ring, k)
+	} else {
+		slot = r.at
+		r.at = (r.at + 1) % maxRecent
+		if old := r.ring[slot]; r.marks[old].slot == slot {
+			delete(r.marks, old)
+		}
+		r.ring[slot] = k
+	}
+	r.marks[k] = remembered{mark, now.Add(recentFor), slot}
+}
+
+func (r *recent) forget(k key) { delete(r.marks, k) }
+
+func (r *recent) find(k key, now time.Time) (mark uint32, ok bool) {
+	m, ok := r.marks[k]
+	return m.mark, ok && now.Before(m.until)
+}

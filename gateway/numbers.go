@@ -1,0 +1,212 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// MaxNumber is the highest number of a rule: a connection's mark has room for 24 bits.
+const MaxNumber = 1<<24 - 1
+
+// maxVanished is how many vanished rules keep their number, so that a rule that comes back means
+// the connections it allowed before.
+const maxVanished = 65536
+
+// Numbers gives each rule the number that its connections carry in their marks. A rule is its
+// content: id, clients and destinations; with another content it gets another number, and its old
+// connections can be told from the new ones. Numbers are given in turn, so that one is not used
+// again while a connection may still carry it. The zero Numbers is empty; Assign is for one
+// goroutine at a time, the other methods for many at once.
+type Numbers struct {
+	mu   sync.Mutex
+	all  map[string]numbered // by content
+	next uint32
+	view atomic.Pointer[numbersView]
+}
+
+// numbered is a rule that has a number. Vanished counts the policies since it was in one.
+type numbered struct {
+	Number   uint32 `json:"number"`
+	Rule     string `json:"rule"`
+	Content  string `json:"content"`
+	Vanished int    `json:"vanished,omitempty"`
+}
+
+// numbersView is what readers need, and never changes.
+type numbersView struct {
+	current  map[*egress.Rule]uint32
+	before   map[*egress.Rule]uint32 // of the policy before: some of it may still be under way
+	byID     map[string]uint32
+	byNumber map[uint32]string // every rule's id, vanished ones too
+	holds    map[uint32]bool
+}
+
+// Assign numbers the rules of a policy that will come into force. It fails when there are more
+// rules than numbers.
+func (n *Numbers) Assign(p *egress.Policy) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rules := p.Rules()
+	if len(rules)+maxVanished > MaxNumber {
+		return fmt.Errorf("number rules: %d are too many", len(rules))
+	}
+	if n.all == nil {
+		n.all = map[string]numbered{}
+	}
+	for content, e := range n.all {
+		e.Vanished++
+		n.all[content] = e
+	}
+	taken := map[uint32]bool{}
+	for _, e := range n.all {
+		taken[e.Number] = true
+	}
+	v := &numbersView{current: map[*egress.Rule]uint32{}, byID: map[string]uint32{}, byNumber: map[uint32]string{}, holds: map[uint32]bool{}}
+	for i := range rules {
+		r := &rules[i]
+		content := contentOf(r)
+		e, known := n.all[content]
+		if !known {
+			e = numbered{Number: n.free(taken), Rule: r.ID, Content: content}
+			taken[e.Number] = true
+		}
+		e.Vanished = 0
+		n.all[content] = e
+		v.current[r], v.byID[r.ID], v.holds[e.Number] = e.Number, e.Number, true
+	}
+	n.trim(len(rules))
+	for _, e := range n.all {
+		v.byNumber[e.Number] = e.Rule
+	}
+	if old := n.view.Load(); old != nil {
+		v.before = old.current
+	}
+	n.view.Store(v)
+	return nil
+}
+
+// free returns the next number that no rule has.
+func (n *Numbers) free(taken map[uint32]bool) uint32 {
+	for {
+		if n.next++; n.next > MaxNumber {
+			n.next = 1
+		}
+		if !taken[n.next] {
+			return n.next
+		}
+	}
+}
+
+// trim forgets the rules that vanished longest ago.
+func (n *Numbers) trim(rules int) {
+	over := len(n.all) - rules - maxVanished
+	if over <= 0 {
+		return
+	}
+	oldest := slices.SortedFunc(maps.Values(n.all), func(a, b numbered) int { return b.Vanished - a.Vanished })
+	for _, e := range oldest[:over] {
+		delete(n.all, e.Content)
+	}
+}
+
+// contentOf is a hash of what a rule decides, the same in any order of its parts.
+func contentOf(r *egress.Rule) string {
+	var lines []string
+	for _, p := range r.From {
+		lines = append(lines, "from "+p.String())
+	}
+	for _, e := range r.To {
+		lines = append(lines, "to "+e.String())
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(r.ID + "\n" + strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Of returns the number of a rule of the policy assigned last, or of the one before; 0 for nil and
+// for others. It compares pointers: take the rule from a Verdict or from Policy.Rules.
+func (n *Numbers) Of(r *egress.Rule) uint32 {
+	v := n.view.Load()
+	if v == nil {
+		return 0
+	}
+	if number, ok := v.current[r]; ok {
+		return number
+	}
+	return v.before[r]
+}
+
+// Number returns the number of a rule of the policy assigned last by its id, or 0.
+func (n *Numbers) Number(id string) uint32 {
+	if v := n.view.Load(); v != nil {
+		return v.byID[id]
+	}
+	return 0
+}
+
+// Rule returns the id of the rule that has, or had, a number; "" when that is not known any more.
+func (n *Numbers) Rule(number uint32) string {
+	if v := n.view.Load(); v != nil {
+		return v.byNumber[number]
+	}
+	return ""
+}
+
+// Holds reports whether the rule of this number is in the policy assigned last, unchanged.
+func (n *Numbers) Holds(number uint32) bool {
+	v := n.view.Load()
+	return v != nil && v.holds[number]
+}
+
+// numbersJSON is the form in which Numbers outlive the process.
+type numbersJSON struct {
+	Next  uint32     `json:"next"`
+	Rules []numbered `json:"rules"`
+}
+
+// MarshalJSON writes what UnmarshalJSON needs to go on with the same numbers.
+func (n *Numbers) MarshalJSON() ([]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rules := slices.SortedFunc(maps.Values(n.all), func(a, b numbered) int { return int(a.Number) - int(b.Number) })
+	return json.Marshal(numbersJSON{n.next, rules})
+}
+
+// UnmarshalJSON replaces all numbers; they count for the next Assign. It refuses what contradicts
+// itself, for a wrong number would let one rule's connections live under another.
+func (n *Numbers) UnmarshalJSON(b []byte) error {
+	var j numbersJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	all, taken := map[string]numbered{}, map[uint32]string{}
+	for _, e := range j.Rules {
+		other, twice := taken[e.Number]
+		switch {
+		case e.Number == 0 || e.Number > MaxNumber || e.Content == "" || e.Rule == "" || e.Vanished < 0:
+			return fmt.Errorf("rule %q: number %d is not complete", e.Rule, e.Number)
+		case twice:
+			return fmt.Errorf("rules %q and %q: both have number %d", other, e.Rule, e.Number)
+		case all[e.Content].Number != 0:
+			return fmt.Errorf("rule %q: has two numbers", e.Rule)
+		}
+		taken[e.Number], all[e.Content] = e.Rule, e
+	}
+	if j.Next > MaxNumber {
+		return fmt.Errorf("next number %d is over %d", j.Next, MaxNumber)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.all, n.next = all, j.Next
+	n.view.Store(nil)
+	return nil
+}
