@@ -131,6 +131,7 @@ func TestForm(t *testing.T) {
 		{"a name without end is an error", plain[:headerLen+5], "FORMERR"},
 		{"a compressed name is an error", append(append(append([]byte(nil), plain[:headerLen]...), 0xc0, 12), 0, 1, 0, 1), "FORMERR"},
 		{"two OPTs are an error", append(set(edns, 10, 2), edns[opt:]...), "FORMERR"},
+		{"a signature is an error: no keys are shared with us", append(set(plain, 10, 1), 0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0), "FORMERR"},
 		{"an OPT with a name is an error", append(append(set(plain, 10, 1), 1, 'a'), edns[opt:]...), "FORMERR"},
 		{"an option that is too long is an error", append(set(edns, opt+9, 4), 0, 3, 0, 9), "FORMERR"},
 		{"a later EDNS is told our version", set(edns, opt+5, 1), "BADVERS"},
