@@ -11,9 +11,6 @@ import (
 const (
 	headerLen  = 12  // RFC 1035, section 4.1.1
 	maxNameLen = 255 // RFC 1035, section 2.3.4, on the wire
-	// maxAdditional is how many additional records a query may hold: OPT and a
-	// signature are all that anybody sends.
-	maxAdditional = 4
 )
 
 // Bits of the second 16 of a header (RFC 1035, section 4.1.1; RFC 4035, section 3.1.6).
@@ -62,8 +59,8 @@ func (q *query) read(b []byte) (rcode int, ok bool) {
 	if q.opcode != dns.OpcodeQuery {
 		return dns.RcodeNotImplemented, true
 	}
-	additional := int(binary.BigEndian.Uint16(b[10:]))
-	if binary.BigEndian.Uint16(b[4:]) != 1 || binary.BigEndian.Uint32(b[6:]) != 0 || additional > maxAdditional {
+	additional := binary.BigEndian.Uint16(b[10:])
+	if binary.BigEndian.Uint16(b[4:]) != 1 || binary.BigEndian.Uint32(b[6:]) != 0 || additional > 1 {
 		return dns.RcodeFormatError, true
 	}
 	off, ok := q.question(b)
@@ -71,8 +68,8 @@ func (q *query) read(b []byte) (rcode int, ok bool) {
 		return dns.RcodeFormatError, true
 	}
 	q.asked = true
-	for range additional {
-		if off, ok = q.additional(b, off); !ok {
+	if additional == 1 {
+		if off, ok = q.opt(b, off); !ok {
 			return dns.RcodeFormatError, true
 		}
 	}
@@ -114,31 +111,23 @@ func (q *query) question(b []byte) (off int, ok bool) {
 	return off + 4, true
 }
 
-// additional reads one record; only OPT means anything here. Its options are
-// walked and dropped: cookies are between neighbours (RFC 7873), and a client
-// subnet would tell strangers about our network (RFC 7871, section 11).
-func (q *query) additional(b []byte, off int) (next int, ok bool) {
-	root := off < len(b) && b[off] == 0
-	if off, ok = skipName(b, off); !ok || off+10 > len(b) {
+// opt reads the OPT record (RFC 6891, section 6.1.2), the only one that a query
+// may hold. Its options are walked and dropped: cookies are between neighbours
+// (RFC 7873), and a client subnet would tell strangers about our network (RFC
+// 7871, section 11).
+func (q *query) opt(b []byte, off int) (next int, ok bool) {
+	if off+11 > len(b) || b[off] != 0 || binary.BigEndian.Uint16(b[off+1:]) != dns.TypeOPT {
 		return 0, false
 	}
-	rrtype, class := binary.BigEndian.Uint16(b[off:]), binary.BigEndian.Uint16(b[off+2:])
-	ttl := binary.BigEndian.Uint32(b[off+4:])
-	data := off + 10
-	next = data + int(binary.BigEndian.Uint16(b[off+8:]))
-	if next > len(b) {
-		return 0, false
-	}
-	if rrtype != dns.TypeOPT {
-		return next, true
-	}
-	if !root || q.edns || !validOptions(b[data:next]) {
+	data := off + 11
+	next = data + int(binary.BigEndian.Uint16(b[off+9:]))
+	if next > len(b) || !validOptions(b[data:next]) {
 		return 0, false
 	}
 	q.edns = true
-	q.size = max(int(class), dns.MinMsgSize)
-	q.version = uint8(ttl >> 16)
-	q.do = ttl&(1<<15) != 0
+	q.size = max(int(binary.BigEndian.Uint16(b[off+3:])), dns.MinMsgSize)
+	q.version = b[off+6]
+	q.do = b[off+7]&0x80 != 0
 	return next, true
 }
 
