@@ -38,12 +38,13 @@ type client struct {
 	explicit bool    // an explicit proxy's client: dst is the proxy
 	origin   *origin // the server of the last request, still open; nil for none
 	epoch    uint64  // rechecks when the request was read
+	cut      func()  // closes conn and the origin's connection
 	head     bool    // the request was HEAD, so no answer has a body
 	out      []byte  // reused for heads
 }
 
-func newClient(s *Server, conn net.Conn, src, dst netip.AddrPort, explicit bool) *client {
-	c := &client{Server: s, conn: &meter{Conn: conn}, src: src, dst: dst, explicit: explicit}
+func newClient(s *Server, conn net.Conn, src, dst netip.AddrPort, explicit bool, cut func()) *client {
+	c := &client{Server: s, conn: &meter{Conn: conn}, src: src, dst: dst, explicit: explicit, cut: cut}
 	c.br = newReader(c.conn)
 	return c
 }

@@ -38,7 +38,7 @@ func (c *client) exchange(ctx context.Context, req *wire.Request) (again bool) {
 		return false
 	}
 	x := &exchange{client: c, req: req, server: server, sent: server.conn.written.Load(), received: server.conn.read.Load()}
-	l := c.begin(ctx, f, c.epoch, func() { c.conn.Close() })
+	l := c.begin(ctx, f, c.epoch, c.cut)
 	defer func() { c.end(l, x.server.conn.written.Load()-x.sent, x.server.conn.read.Load()-x.received) }()
 	return x.run(ctx, f.Conn, reused)
 }

@@ -99,7 +99,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, explicit bool) error
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var open sync.WaitGroup
 	defer open.Wait()
-	ctx, cancel := context.WithCancel(ctx)
+	serving, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var delay time.Duration
 	for {
@@ -118,7 +118,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, explicit bool) error
 			continue
 		}
 		delay = 0
-		open.Go(func() { s.serveConn(ctx, conn, l.Addr(), explicit) })
+		open.Go(func() { s.serveConn(serving, conn, l.Addr(), explicit) })
 	}
 }
 
@@ -146,7 +146,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, own net.Addr, exp
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	newClient(s, conn, src, dst, explicit).serve(ctx)
+	newClient(s, conn, src, dst, explicit, cancel).serve(ctx)
 }
 
 // admits is the access list of the explicit proxy. Without one, any machine that

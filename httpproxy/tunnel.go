@@ -34,7 +34,7 @@ func (t *tunnel) run(ctx context.Context) {
 			return
 		}
 	}
-	l := t.begin(ctx, t.flow, t.epoch, func() { t.conn.Close(); t.server.conn.Close() })
+	l := t.begin(ctx, t.flow, t.epoch, t.cut)
 	defer func() { t.end(l, t.server.conn.written.Load(), t.server.conn.read.Load()) }()
 	if inspect && t.flow.Verdict.Action == egress.Allow {
 		goes, r := t.confirm()
@@ -196,17 +196,16 @@ func (t *tunnel) readAnswer(answer *[]byte) (said wire.Answer, n int, err error)
 
 // carry copies both ways until both have ended, or one has failed.
 func (t *tunnel) carry() {
-	closeBoth := func() { t.conn.Close(); t.server.conn.Close() }
-	defer closeBoth()
-	defer time.AfterFunc(TunnelMax, closeBoth).Stop()
+	defer t.conn.Close()
+	defer time.AfterFunc(TunnelMax, t.cut).Stop()
 	if err := t.sendHeld(len(t.held)); err != nil {
 		return
 	}
 	t.server.conn.patient = false
 	var moved atomic.Int64
 	var up sync.WaitGroup
-	up.Go(func() { carryOneWay(t.server.conn, t.conn, t.br, &moved, closeBoth) })
-	carryOneWay(t.conn, t.server.conn, t.server.br, &moved, closeBoth)
+	up.Go(func() { carryOneWay(t.server.conn, t.conn, t.br, &moved, t.cut) })
+	carryOneWay(t.conn, t.server.conn, t.server.br, &moved, t.cut)
 	up.Wait()
 }
 
