@@ -306,22 +306,28 @@ func (b *boot) private() {
 
 // rule tries each of the rule's endpoints.
 func (b *boot) rule(r egress.Rule) {
-	group := "rule " + r.ID
+	begin := len(b.cases)
 	for _, e := range r.To {
+		group := r.ID
 		switch h := e.Host.(type) {
 		case egress.Pattern:
 			for _, name := range instances(h, b.policy.Clusters()) {
 				for _, v6 := range b.families(name) {
-					b.add(group, fmt.Sprintf("%s://%s:%d over %s", e.Proto, name, e.Ports.First, family(v6)), func(ctx context.Context, t *Try) error {
+					b.add(group, fmt.Sprintf("reaches %s://%s:%d over %s", e.Proto, name, e.Ports.First, family(v6)), func(ctx context.Context, t *Try) error {
 						return t.endpoint(ctx, e, name, v6)
 					})
 				}
 			}
 		case egress.Net:
 			to := netip.AddrPortFrom(within(h.Prefix), e.Ports.First)
-			b.add(group, fmt.Sprintf("%s to %s", e.Proto, to), func(ctx context.Context, t *Try) error {
+			b.add(group, fmt.Sprintf("reaches %s://%s", e.Proto, to), func(ctx context.Context, t *Try) error {
 				return t.transport(ctx, e.Proto.Transport(), to)
 			})
+		}
+		for i := range b.cases[begin:] {
+			if c := &b.cases[begin+i]; c.About == "" {
+				c.About = e.String()
+			}
 		}
 	}
 }

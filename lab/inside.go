@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"runtime"
 	"syscall"
 	"time"
@@ -91,28 +90,24 @@ func Self(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// doorVariable names one of several labs of the same user.
+const doorVariable = "TIDEGATE_LAB"
+
 // doorName is the abstract socket of a user's lab: it has no file, so none is left behind. Abstract names are open to
 // everybody; both ends look at who is at the other.
-func doorName() (string, error) {
-	me, err := user.Current()
-	if err != nil {
-		return "", fmt.Errorf("find out who runs the lab: %w", err)
+func doorName() string {
+	name := fmt.Sprintf("@tidegate-lab-%d", os.Getuid())
+	if word := os.Getenv(doorVariable); word != "" {
+		name += "-" + word
 	}
-	if name := os.Getenv("TIDEGATE_LAB"); name != "" {
-		return "@tidegate-lab-" + me.Uid + "-" + name, nil
-	}
-	return "@tidegate-lab-" + me.Uid, nil
+	return name
 }
 
 // openDoor listens for lab exec, outside, where it can be found.
 func openDoor() (*os.File, error) {
-	name, err := doorName()
-	if err != nil {
-		return nil, err
-	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: doorName(), Net: "unix"})
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, errors.New("a lab of yours runs already; set TIDEGATE_LAB to a word to name another one")
+		return nil, errors.New("a lab of yours runs already; set " + doorVariable + " to a word to name another one")
 	} else if err != nil {
 		return nil, fmt.Errorf("open the lab's door: %w", err)
 	}

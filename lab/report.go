@@ -36,7 +36,7 @@ func (r *Report) WriteTable(w io.Writer, colour bool) error {
 	if r.Title != "" {
 		fmt.Fprintf(p, "%s\n\n", clip(r.Title, tableWidth))
 	}
-	p.section("WHAT A NODE NEEDS", "PASSED", "", needs, r.Plain, func(g []Result) string { return span(g) })
+	p.section("WHAT A NODE NEEDS", "PASSED", "WHERE", needs, r.Plain, notable)
 	if r.Plain {
 		p.section("WHAT A GATEWAY HAS TO STOP", "ARRIVED", "", misses, true, func([]Result) string { return "" })
 	} else {
@@ -59,10 +59,19 @@ func (r *Report) split() (needs, misses []Result) {
 	return needs, misses
 }
 
-// span says how long the group took, so that a stall shows.
-func span(g []Result) string {
-	longest := slices.MaxFunc(g, func(a, b Result) int { return cmp.Compare(a.Took, b.Took) })
-	return "slowest " + round(longest.Took)
+// notable is what a group of needs is about, and how long the slowest took where that is notable.
+func notable(g []Result) string {
+	var parts []string
+	for _, x := range g {
+		if x.About != "" && !slices.Contains(parts, x.About) {
+			parts = append(parts, x.About)
+		}
+	}
+	const stall = time.Second
+	if longest := slices.MaxFunc(g, func(a, b Result) int { return cmp.Compare(a.Took, b.Took) }).Took; longest > stall {
+		parts = append(parts, "slowest "+round(longest))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func round(d time.Duration) string {
@@ -97,7 +106,7 @@ type painter struct {
 
 const (
 	tableWidth = 100
-	groupWidth = 44
+	groupWidth = 34
 	countWidth = 12
 )
 
@@ -135,6 +144,7 @@ func (p *painter) section(title, count, note string, results []Result, plain boo
 		line := fmt.Sprintf(" %s %-*s  %-*s  ", p.paint(code, mark), groupWidth-4, name, countWidth, fmt.Sprintf("%d of %d", good, len(group)))
 		indent := groupWidth + countWidth + 4
 		for i, part := range wrap(notes(group), tableWidth-indent) {
+			part = clip(part, tableWidth-indent)
 			if i > 0 {
 				line = strings.Repeat(" ", indent)
 			}

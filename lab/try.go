@@ -23,6 +23,7 @@ import (
 // A Case is one thing to be tried from a node, with what must come of it.
 type Case struct {
 	Group string          // what it belongs to: a rule, or a kind of trick
+	About string          // for a rule, the endpoint
 	Name  string          // reads on after "a node": "asks MCR for /v2/"
 	Deny  []egress.Reason // the reasons for which the gateway may stop it; empty: it must pass
 	Run   func(ctx context.Context, t *Try) error
