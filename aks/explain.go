@@ -33,7 +33,7 @@ func (c *Catalogue) ParseQuery(s string) (Query, error) {
 		q.ID = s
 		return q, nil
 	}
-	if scheme, _, ok := strings.Cut(s, "://"); ok {
+	if scheme, rest, ok := strings.Cut(s, "://"); ok {
 		var err error
 		if q.Proto, err = egress.ParseProto(strings.ToLower(scheme)); err != nil {
 			return q, err
@@ -46,11 +46,8 @@ func (c *Catalogue) ParseQuery(s string) (Query, error) {
 			}
 			return q, fmt.Errorf("%q: %w", s, err)
 		}
-		if host = u.Hostname(); u.User != nil && host != "" {
-			host = strings.TrimPrefix(u.User.String()+"@"+host, "@") // an endpoint's @Tag is read as an empty user
-			if u.User.String() == "" {
-				host = "@" + u.Hostname()
-			}
+		if host = u.Hostname(); strings.HasPrefix(rest, "@") {
+			host = "@" + host // an endpoint's service tag; a URL reads an empty user there
 		}
 		if err := q.port(u.Port()); err != nil {
 			return q, err

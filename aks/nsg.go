@@ -13,8 +13,8 @@ import (
 // nsg is a network security group, in both spellings.
 type nsg struct {
 	Name          string
-	SecurityRules []nsgRule
-	Properties    struct{ SecurityRules []nsgRule }
+	SecurityRules *[]nsgRule // nil: not a security group
+	Properties    struct{ SecurityRules *[]nsgRule }
 }
 
 type nsgRule struct {
@@ -48,10 +48,14 @@ func LintNSG(r io.Reader) ([]Note, error) {
 	if err := json.Unmarshal(b, &g); err != nil {
 		return nil, fmt.Errorf("network security group: %w", jsonError(b, err))
 	}
-	rules := append(g.SecurityRules, g.Properties.SecurityRules...)
-	if rules == nil {
+	found := g.SecurityRules
+	if found == nil {
+		found = g.Properties.SecurityRules
+	}
+	if found == nil {
 		return nil, errors.New("network security group: JSON of something else; want the output of: az network nsg show")
 	}
+	rules := *found
 	for i := range rules {
 		if rules[i].Properties != nil {
 			rules[i].nsgFields = *rules[i].Properties

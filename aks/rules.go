@@ -86,7 +86,7 @@ func (c Cluster) Rules(o Options) (Result, error) {
 		b = builder{}
 	}
 	res.Rules = b.rules
-	res.Notes = slices.Concat(c.notes, c.situation(o), b.notes, shared(b.rules), c.lint(o.GatewayAddresses), compare(c.Listed, b.rules))
+	res.Notes = slices.Concat(c.notes, c.situation(o), b.notes, shared(b.rules), wide(b.rules), c.lint(o.GatewayAddresses), compare(c.Listed, b.rules))
 	return res, errors.Join(b.errs...)
 }
 
@@ -282,15 +282,13 @@ func (b *builder) differs(r *Row, l *Line, to []egress.Endpoint) {
 // dropped says what happens without a recommended row. For a channel that
 // installs from these hosts it is more than a recommendation.
 func (b *builder) dropped(r *Row) {
-	n := Note{Info, "not-recommended", r.ID, "Left out: " + r.Breaks}
+	b.note(Info, "not-recommended", r.ID, "Left out: "+r.Breaks)
 	switch channel := b.cluster.OSUpgrades; {
-	case r.Section != "recommended":
 	case strings.EqualFold(channel, "SecurityPatch") && r.ID == "ubuntu/snapshot":
-		n = Note{Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is SecurityPatch, which installs from this host, and it is left out: nodes get no security patches."}
+		b.note(Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is SecurityPatch, which installs from this host, and it is left out: nodes get no security patches.")
 	case strings.EqualFold(channel, "Unmanaged") && r.ID == "ubuntu/archive":
-		n = Note{Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is Unmanaged, by which nodes update themselves from these hosts, and they are left out: nodes get no updates."}
+		b.note(Warning, "os-upgrades", r.ID, "nodeOSUpgradeChannel is Unmanaged, by which nodes update themselves from these hosts, and they are left out: nodes get no updates.")
 	}
-	b.notes = append(b.notes, n)
 }
 
 // shared notes the destinations that several rules name. Both rules stay, for

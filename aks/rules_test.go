@@ -2,8 +2,6 @@ package aks
 
 import (
 	"bufio"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -140,6 +138,3 @@ func TestExtensionsAddTheirRows(t *testing.T) {
 		}
 	}
 }
-
-var _ = errors.Is
-var _ fs.FS
