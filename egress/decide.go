@@ -30,7 +30,7 @@ func (p *Policy) Decide(c Conn) Verdict {
 	case HTTP, HTTPS:
 		return p.byName(&c)
 	case UDP:
-		if c.Dst.Port() == 443 {
+		if port := c.Dst.Port(); port == 443 || port == 80 {
 			return Denied(QUIC)
 		}
 	}

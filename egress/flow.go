@@ -32,7 +32,7 @@ type flowJSON struct {
 	Reason   Reason    `json:"reason"`
 	Rule     string    `json:"rule,omitempty"`
 	Observed bool      `json:"observed,omitempty"`
-	Proto    Proto     `json:"proto"`
+	Proto    Proto     `json:"proto,omitzero"` // none: neither TCP nor UDP
 	Src      string    `json:"src,omitempty"`
 	Dst      string    `json:"dst,omitempty"`
 	Port     uint16    `json:"port,omitempty"` // of the destination, when its address is not known
