@@ -74,6 +74,9 @@ func (c Cluster) Rules(o Options) (Result, error) {
 	if o.Edition.IsZero() {
 		o.Edition = Newest
 	}
+	if err := checkVaults(c.KeyVaults); err != nil {
+		return Result{}, err
+	}
 	res := Result{Edition: o.Edition, AsStated: o.AsStated, Seen: o.Catalogue.Seen, APIServer: c.APIServer(), Private: c.checks()}
 	b := builder{cluster: &c, options: o}
 	for i := range o.Catalogue.Rows {
@@ -248,6 +251,16 @@ func one(s string) []string {
 	return []string{s}
 }
 
+// checkVaults keeps wildcards and foreign hosts out of what becomes a label.
+func checkVaults(names []string) error {
+	for _, s := range names {
+		if _, err := egress.ParseName("x." + s); err != nil || strings.Contains(s, ".") {
+			return fmt.Errorf("key vault %q: want the name of a vault, such as kv-prod", s)
+		}
+	}
+	return nil
+}
+
 // hosts writes addresses as an endpoint holds them.
 func hosts(addrs []netip.Addr) []string {
 	var out []string
@@ -330,6 +343,9 @@ func (c *Cluster) situation(o Options) []Note {
 	}
 	if c.CachedArtifacts {
 		add(Info, "cached-artifacts", "", "Nodes boot from the registry "+c.Registry+" and outboundType is "+c.OutboundType+": pulls go there, may still leave the network, and the core rows stay.")
+	}
+	if slices.Contains(c.Features[Ubuntu], assumed) {
+		add(Info, "assumed-ubuntu", "", "Without a cluster's file its nodes are taken to run Ubuntu; switch ubuntu off if they do not.")
 	}
 	if c.FQDN.IsZero() && !c.Has(Private) && !c.Has(VNet) && !o.AsStated {
 		add(Info, "apiserver-unknown", "core/apiserver", "The API server's name is not known yet, so the rule permits every API server of the region; make the rules again once the cluster exists.")
