@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,6 +71,12 @@ func TestEveryStatementIsAccountedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tests := testNames(t, "../../aks", "../../egress")
+	for _, name := range regexp.MustCompile(`\bTest\w+`).FindAllString(string(doc), -1) {
+		if !tests[name] {
+			t.Errorf("there is no test %s", name)
+		}
+	}
 	n := 0
 	for line := range strings.Lines(string(doc)) {
 		if !strings.HasPrefix(line, "| S") {
@@ -83,4 +91,26 @@ func TestEveryStatementIsAccountedFor(t *testing.T) {
 	if n != 64 {
 		t.Errorf("%d statements, want 64", n)
 	}
+}
+
+// testNames are the tests of some packages.
+func testNames(t *testing.T, folders ...string) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	for _, folder := range folders {
+		files, err := filepath.Glob(folder + "/*_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no tests: %v", folder, err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(b), -1) {
+				names[m[1]] = true
+			}
+		}
+	}
+	return names
 }
