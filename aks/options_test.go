@@ -359,6 +359,7 @@ func TestNotesOnACluster(t *testing.T) {
 		{`"bootstrapProfile": {"artifactSource": "Cache", "containerRegistryId": "/x/acr1"}, "networkProfile": {"outboundType": "userDefinedRouting"}`, "cached-artifacts", "info: Nodes boot from the registry acr1"},
 		{`"addonProfiles": {"extensionManager": {"enabled": true}}`, "extension-manager", "info: The extension manager is on"},
 		{`"addonProfiles": {"azureKeyvaultSecretsProvider": {"enabled": true}}`, "wide", "info: https://*.vault.azure.net:443 is wide"},
+		{`"apiServerAccessProfile": {"enableVnetIntegration": true}`, "vnet-integration", "info: API Server VNet Integration: nodes reach"},
 		{``, "konnectivity", "info: No field shows Konnectivity"},
 	} {
 		res := rulesOf(t, mustRead(t, clusterJSON(tc.fields)), Options{})
@@ -470,8 +471,7 @@ func TestRulesHoldToProtocolAndPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Bound = []egress.Name{conn.Name}
-		v := p.Decide(conn)
-		if v.Action != want && !(want == egress.Deny && v.Action == egress.Wait) {
+		if v := p.Decide(conn); v.Action != want {
 			t.Errorf("%s: %s, want %s", text, v, want)
 		}
 	}

@@ -180,15 +180,7 @@ func tableRules(w io.Writer, p paint, c *aks.Cluster, res *aks.Result) {
 	for _, s := range sections {
 		heads = append(heads, len(rows))
 		for _, r := range s {
-			id := r.ID
-			for i, e := range r.To {
-				row := []string{id, e.String(), ""}
-				if i == 0 {
-					row[2] = p.dim(strings.TrimSpace(strings.Join(r.Rows, " ") + " " + mark(&r)))
-				}
-				rows = append(rows, row)
-				id = ""
-			}
+			rows = append(rows, tableRows(p, &r)...)
 		}
 	}
 	var b bytes.Buffer
@@ -202,6 +194,18 @@ func tableRules(w io.Writer, p paint, c *aks.Cluster, res *aks.Result) {
 		fmt.Fprintf(w, "\n%s\n%s", p.bold(aks.SectionTitle(s[0].Section)), strings.Join(lines[heads[i]:end], ""))
 	}
 	tablePrivate(w, p, res.Private)
+}
+
+// tableRows is a rule with its endpoints one below the other, last in the row
+// because they are of any length.
+func tableRows(p paint, r *aks.Rule) [][]string {
+	var rows [][]string
+	id, article, said := r.ID, strings.Join(r.Rows, " "), mark(r)
+	for _, e := range r.To {
+		rows = append(rows, []string{id, p.dim(article), strings.TrimSpace(e.String() + "  " + p.dim(said))})
+		id, article, said = "", "", ""
+	}
+	return rows
 }
 
 func tablePrivate(w io.Writer, p paint, checks []aks.Check) {
