@@ -167,7 +167,7 @@ func markdownRules(w io.Writer, c *aks.Cluster, res *aks.Result) {
 	if len(res.Notes) > 0 {
 		fmt.Fprint(w, "\n## Notes\n\n")
 		for _, n := range res.Notes {
-			fmt.Fprintf(w, "* %s: %s%s\n", n.Level, about(n), n.Text)
+			fmt.Fprintf(w, "* %s: %s%s\n", n.Level, about(n), clean(n.Text))
 		}
 	}
 }
@@ -248,7 +248,7 @@ func needed(r *aks.Rule) string {
 // title is the cluster in one line.
 func title(c *aks.Cluster, res *aks.Result) string {
 	words := []string{}
-	for _, s := range []string{c.Name, c.Cloud.String(), c.Region, "edition " + res.Edition.String()} {
+	for _, s := range []string{clean(c.Name), c.Cloud.String(), c.Region, "edition " + res.Edition.String()} {
 		if s != "" {
 			words = append(words, s)
 		}
@@ -312,7 +312,7 @@ func printNotes(w io.Writer, notes []aks.Note) {
 
 func printNote(w io.Writer, p paint, n aks.Note) {
 	word := map[aks.Level]string{aks.Info: "note:", aks.Warning: "warning:"}[n.Level]
-	text := word + " " + about(n) + n.Text
+	text := word + " " + about(n) + clean(n.Text)
 	if isTerminal(w) {
 		text = wrap("    ", text)
 	}
