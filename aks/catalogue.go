@@ -196,7 +196,10 @@ func (c *Catalogue) add(name string, b []byte) error {
 	var f catalogueFile
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
-	if err := d.Decode(&f); err != nil {
+	switch err := d.Decode(&f); {
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%s: empty", name)
+	case err != nil:
 		return yamlError(name, err)
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
@@ -211,7 +214,10 @@ func (c *Catalogue) add(name string, b []byte) error {
 	}
 	lines := rowLines(&root)
 	for i, r := range f.Rows {
-		r.Section, r.File, r.At = f.Section, name, lines[i]
+		r.Section, r.File = f.Section, name
+		if i < len(lines) { // rows that a merge key brings in have no line of their own
+			r.At = lines[i]
+		}
 		if r.Source == "" {
 			r.Source = f.Source
 		}

@@ -83,6 +83,9 @@ type Proxy struct {
 	Bypass    []string          // lower case; a name, everything below a name, an address or a prefix
 }
 
+// assumed is the word of nobody: see Plan.
+const assumed = "assumed"
+
 // Plan is a cluster before it exists: its nodes are taken to run Ubuntu until
 // something else is said.
 func Plan(cloud Cloud, region string) (Cluster, error) {
@@ -100,8 +103,7 @@ func Plan(cloud Cloud, region string) (Cluster, error) {
 		}
 		c.Region = plain
 	}
-	c.on(Ubuntu, "assumed")
-	c.note(Info, "assumed-ubuntu", "", "Without a cluster's file its nodes are taken to run Ubuntu.")
+	c.on(Ubuntu, assumed)
 	return c, nil
 }
 

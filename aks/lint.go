@@ -93,9 +93,24 @@ func (l *linter) row(r *Row) {
 		if len(r.All) == 0 && len(r.cloud(cloud)) == 0 {
 			l.say(Warning, "%s: missing; if there is nothing, say so: [{none: why}]", cloud)
 		}
+		l.overlap(r, cloud)
 	}
 	for _, line := range r.everyLine {
 		l.line(line)
+	}
+}
+
+// overlap: two lines at once would be two rules of one id.
+func (l *linter) overlap(r *Row, cloud Cloud) {
+	for _, line := range slices.Concat(r.All, r.cloud(cloud)) {
+		day := line.Since
+		if day.Before(Oldest) {
+			day = Oldest
+		}
+		if n := len(r.Lines(cloud, day)); n > 1 {
+			l.say(Warning, "%s: %d lines hold on %s; want one", cloud, n, day)
+			return
+		}
 	}
 }
 

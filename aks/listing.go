@@ -13,7 +13,7 @@ type Destination struct {
 	Section     string
 	Cloud       string // public, china, usgov, or all
 	Kind        string // network or fqdn
-	Text        string // as the article writes it, or with its placeholders
+	Text        string // as the article writes it, or an endpoint
 	Proto, Port string
 	Need        string
 	ID          string // of the catalogue's row
@@ -49,7 +49,7 @@ func (r *Row) destinations(cloud Cloud, l *Line, asStated bool) []Destination {
 	for i, t := range ts {
 		d := Destination{
 			Row: l.Row, Section: r.Section, Cloud: cmp.Or(cloud.String(), "all"), Kind: t.kind(),
-			Text: t.String(), Proto: t.proto(), Port: t.ports(), Need: r.Need.String(), ID: r.ID,
+			Text: t.Text(), Proto: t.proto(), Port: t.ports(), Need: r.Need.String(), ID: r.ID,
 		}
 		switch {
 		case alternatives:

@@ -31,8 +31,11 @@ func (c *Cluster) openQuestions(r *resource) {
 			c.note(Info, "gpu-driver-none", "", "Pool %q has GPUs and gpuProfile.driver None: you install the driver, so what that needs is yours to add.", p.Name)
 		}
 	}
-	if c.Has(VNet) && c.Cloud != Public {
-		c.note(Info, "vnet-integration-cloud", "", "API Server VNet Integration is documented for the public cloud only.")
+	if c.Has(VNet) {
+		c.note(Info, "vnet-integration", "core/apiserver", "API Server VNet Integration: nodes reach the API server by its address in a subnet of the network, which must stay open to them. Its public name has no rule.")
+		if c.Cloud != Public {
+			c.note(Info, "vnet-integration-cloud", "", "API Server VNet Integration is documented for the public cloud only.")
+		}
 	}
 	if c.istioGatewayOnly(r) {
 		c.note(Info, "istio-gateway", "", "The mesh has an ingress gateway; if its certificates come from a key vault, switch keyvault on.")

@@ -3,11 +3,9 @@ package aks
 import (
 	"errors"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -251,33 +249,6 @@ func TestUnfilledPlaceholders(t *testing.T) {
 	}
 }
 
-// S38, S39, S40: the switch takes exactly the four recommended hosts, and says
-// what follows; for a channel that installs from them, loudly.
-func TestNoRecommended(t *testing.T) {
-	for channel, want := range map[string]string{
-		"": "", "None": "", "NodeImage": "", "SecurityPatch": "warning: nodeOSUpgradeChannel is SecurityPatch", "Unmanaged": "warning: nodeOSUpgradeChannel is Unmanaged",
-	} {
-		c := plan(t, Public, "westeurope")
-		c.OSUpgrades = channel
-		all, less := rulesOf(t, c, Options{}), rulesOf(t, c, Options{NoRecommended: true})
-		gone := 0
-		for _, r := range all.Rules {
-			if !slices.Contains(ids(less), r.ID) {
-				gone += len(r.To)
-			}
-		}
-		if gone != 4 {
-			t.Errorf("%d endpoints are gone, want 4", gone)
-		}
-		if got := noteOf(less, "os-upgrades"); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
-			t.Errorf("channel %q: note %q, want %q", channel, got, want)
-		}
-		if got := noteOf(less, "not-recommended"); !strings.Contains(got, "only with a node image or cluster upgrade; node images bring security fixes too") {
-			t.Errorf("channel %q: the consequence is not said: %q", channel, got)
-		}
-	}
-}
-
 // S44: no host of another cloud, but for those that the article itself lists.
 func TestCloudsStayApart(t *testing.T) {
 	foreign := map[Cloud][]string{
@@ -312,117 +283,6 @@ func TestChinaHasTwoEntraHosts(t *testing.T) {
 	}
 	if got := noteOf(res, "shared"); !strings.Contains(got, "core/arm and cost-analysis/arm") {
 		t.Errorf("that two rules share a destination is not said: %q", got)
-	}
-}
-
-// S54: marketplace rows are for extensions that have a plan.
-func TestFluxAloneNeedsNoMarketplace(t *testing.T) {
-	es, err := ReadExtensions(strings.NewReader(`{"value": [{"name": "flux", "plan": null, "properties": {"extensionType": "microsoft.flux"}}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res := rulesOf(t, readExample(t, "public-gpu-monitor-policy.cli").WithExtensions(es), Options{})
-	for _, id := range ids(res) {
-		if strings.HasPrefix(id, "extensions/marketplace") || id == "extensions/metering" {
-			t.Errorf("%s is on", id)
-		}
-	}
-	if to(res, "extensions/config") == "" || !hasNote(res, "own-list") || hasNote(res, "extensions-unknown") {
-		t.Errorf("rules %v, notes %v", ids(res), res.Notes)
-	}
-	none := rulesOf(t, readExample(t, "public-gpu-monitor-policy.cli").WithExtensions(nil), Options{})
-	if hasNote(none, "extensions-unknown") || to(none, "extensions/config") != "" {
-		t.Error("an empty list is not taken for an answer")
-	}
-}
-
-// S55, S56, S57, and what else is said of a cluster.
-func TestNotesOnACluster(t *testing.T) {
-	for _, tc := range []struct{ fields, code, want string }{
-		{`"addonProfiles": {"confcom": {"enabled": true}}`, "unlisted", "info: The article has no rows for confcom"},
-		{`"aiToolchainOperatorProfile": {"enabled": true}`, "unlisted", "info: The article has no rows for KAITO"},
-		{`"workloadAutoScalerProfile": {"keda": {"enabled": true}}`, "unlisted", "info: The article has no rows for KEDA"},
-		{`"serviceMeshProfile": {"mode": "Istio", "istio": {"certificateAuthority": {"plugin": {}}}}`, "keyvault-addon-off", "warning: Istio's plug-in CA"},
-		{`"serviceMeshProfile": {"mode": "Istio", "istio": {"components": {"ingressGateways": [{"enabled": true}]}}}`, "istio-gateway", "info: The mesh has an ingress gateway"},
-		{`"networkProfile": {"outboundType": "loadBalancer"}`, "not-in-path", "warning: outboundType is loadBalancer"},
-		{`"networkProfile": {"outboundType": "managedNATGatewayV2"}`, "not-in-path", "warning: outboundType is managedNATGatewayV2"},
-		{`"networkProfile": {"outboundType": "userDefinedRouting"}`, "not-in-path", ""},
-		{`"agentPoolProfiles": [{"name": "p", "enableNodePublicIp": true}]`, "node-public-ip", `warning: Pool "p" gives its nodes public addresses`},
-		{`"agentPoolProfiles": [{"name": "p", "mode": "Gateway"}]`, "egress-gateway", `warning: Pool "p" is an egress gateway`},
-		{`"networkProfile": {"staticEgressGatewayProfile": {"enabled": true}}`, "egress-gateway", "warning: The static egress gateway"},
-		{`"nodeProvisioningProfile": {"mode": "Auto"}`, "unknown-nodes", "warning: Node auto-provisioning"},
-		{`"agentPoolProfiles": [{"name": "g", "vmSize": "Standard_NC4as_T4_v3", "gpuProfile": {"driver": "None"}}]`, "gpu-driver-none", `info: Pool "g" has GPUs`},
-		{`"apiServerAccessProfile": {"enablePrivateCluster": true, "privateDnsZone": "none"}`, "private-zone-none", "info: privateDNSZone is none"},
-		{`"networkProfile": {"outboundType": "none"}`, "isolated-direct", "warning: The cluster has no way out"},
-		{`"networkProfile": {"outboundType": "none"}, "addonProfiles": {"azureKeyvaultSecretsProvider": {"enabled": true}}`, "private-endpoint", "info: Reach key vaults by a private endpoint, with the zone privatelink.vaultcore.azure.net"},
-		{`"networkProfile": {"outboundType": "none"}, "addonProfiles": {"omsagent": {"enabled": true}}`, "private-endpoint", "info: Send to Azure Monitor by private endpoints"},
-		{`"bootstrapProfile": {"artifactSource": "Cache", "containerRegistryId": "/x/acr1"}, "networkProfile": {"outboundType": "userDefinedRouting"}`, "cached-artifacts", "info: Nodes boot from the registry acr1"},
-		{`"addonProfiles": {"extensionManager": {"enabled": true}}`, "extension-manager", "info: The extension manager is on"},
-		{`"addonProfiles": {"azureKeyvaultSecretsProvider": {"enabled": true}}`, "wide", "info: https://*.vault.azure.net:443 is wide"},
-		{``, "konnectivity", "info: No field shows Konnectivity"},
-	} {
-		res := rulesOf(t, mustRead(t, clusterJSON(tc.fields)), Options{})
-		if got := noteOf(res, tc.code); !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
-			t.Errorf("%s: note %s is %q, want %q", tc.fields, tc.code, got, tc.want)
-		}
-	}
-	nap := mustRead(t, clusterJSON(`"nodeProvisioningProfile": {"mode": "Auto"}`)).With(GPU, "test").With(Windows, "test").With(Ubuntu, "test")
-	if res := rulesOf(t, nap, Options{}); hasNote(res, "unknown-nodes") || to(res, "gpu/nvidia-github") == "" {
-		t.Error("what is forced is still called unknown")
-	}
-	auto := rulesOf(t, readExample(t, "automatic-vnetint-nap.arm"), Options{})
-	i := slices.IndexFunc(auto.Rules, func(r Rule) bool { return r.ID == "keyvault/vaults" })
-	if got := strings.Join(auto.Rules[i].Because, " "); got != "addonProfiles.azureKeyvaultSecretsProvider.enabled serviceMeshProfile.istio.certificateAuthority.plugin ingressProfile.webAppRouting.enabled" {
-		t.Errorf("Key Vault is on because of %s", got)
-	}
-}
-
-func TestAuthorizedRanges(t *testing.T) {
-	c := readExample(t, "public-gpu-monitor-policy.arm")
-	for gateway, want := range map[string]string{
-		"":             "info: The API server admits",
-		"203.0.113.10": "",
-		"20.9.9.9":     "warning: authorizedIPRanges lacks the firewall's address 20.9.9.9",
-	} {
-		var o Options
-		if gateway != "" {
-			o.GatewayAddresses = []netip.Addr{netip.MustParseAddr(gateway)}
-		}
-		if got := noteOf(rulesOf(t, c, o), "authorized-ranges"); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
-			t.Errorf("gateway %q: note %q, want %q", gateway, got, want)
-		}
-	}
-}
-
-// S58, S59: no public rule, whatever is on; the registry and the API server by
-// private addresses, and their names resolvable.
-func TestNetworkIsolated(t *testing.T) {
-	c := readExample(t, "network-isolated.cli").With(KeyVault, "test").With(Monitor, "test").With(LegacyTunnel, "test")
-	res := rulesOf(t, c, Options{})
-	if len(res.Rules) != 0 {
-		t.Errorf("rules %v, want none", ids(res))
-	}
-	var checks []string
-	for _, p := range res.Private {
-		checks = append(checks, p.Name.String()+" "+p.Zone)
-	}
-	want := []string{
-		c.PrivateFQDN.String() + " privatelink.westeurope.azmk8s.io",
-		"bootstrapacr7f3k2.azurecr.io privatelink.azurecr.io",
-		"bootstrapacr7f3k2.westeurope.data.azurecr.io privatelink.azurecr.io",
-		"*.vault.azure.net privatelink.vaultcore.azure.net",
-	}
-	if !slices.Equal(checks, want) {
-		t.Errorf("checks %v, want %v", checks, want)
-	}
-	for _, name := range []string{c.FQDN.String(), c.PrivateFQDN.String(), "bootstrapacr7f3k2.azurecr.io", "bootstrapacr7f3k2.privatelink.azurecr.io", "kv1.vault.azure.net", "x.ods.opinsights.azure.com"} {
-		n := egress.MustParseName(name)
-		if !slices.ContainsFunc(res.MayResolve, func(p egress.Pattern) bool { return p.Match(n) }) {
-			t.Errorf("%s may not be resolved", name)
-		}
-	}
-	if n := egress.MustParseName("mcr.microsoft.com"); slices.ContainsFunc(res.MayResolve, func(p egress.Pattern) bool { return p.Match(n) }) {
-		t.Error("mcr.microsoft.com may be resolved")
 	}
 }
 
@@ -470,163 +330,8 @@ func TestRulesHoldToProtocolAndPort(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Bound = []egress.Name{conn.Name}
-		v := p.Decide(conn)
-		if v.Action != want && !(want == egress.Deny && v.Action == egress.Wait) {
+		if v := p.Decide(conn); v.Action != want {
 			t.Errorf("%s: %s, want %s", text, v, want)
-		}
-	}
-}
-
-func TestHTTPProxy(t *testing.T) {
-	c := mustRead(t, clusterJSON(`"httpProxyConfig": {"httpProxy": "http://u:p@proxy.corp.example:3128/", "httpsProxy": "https://10.9.8.7/", "noProxy": ["mcr.microsoft.com", ".opinsights.azure.com", "10.0.0.0/8"]},
-		"addonProfiles": {"omsagent": {"enabled": true}}`))
-	res := rulesOf(t, c, Options{})
-	if got := to(res, "proxy/http"); got != "tcp://proxy.corp.example:3128 tcp://10.9.8.7:443" {
-		t.Errorf("the proxy's rule opens %s", got)
-	}
-	states := map[string]State{"core/apiserver": Needed, "core/mcr": Needed, "core/arm": Proxied, "monitor/logs": Needed, "monitor/telemetry": Proxied, "proxy/http": Needed}
-	for _, r := range res.Rules {
-		if want, ok := states[r.ID]; ok && r.State != want {
-			t.Errorf("%s is %s, want %s", r.ID, r.State, want)
-		}
-	}
-	if len(res.Egress()) >= len(res.Rules) || !hasNote(res, "http-proxy") {
-		t.Error("what goes to the proxy stays among the firewall's rules")
-	}
-	off := mustRead(t, clusterJSON(`"httpProxyConfig": {"enabled": false, "httpProxy": "http://p:1"}`))
-	if len(off.Proxy.Endpoints) != 0 {
-		t.Error("a proxy that is switched off is used")
-	}
-}
-
-func TestAzuresOwnListIsCompared(t *testing.T) {
-	f, err := os.Open(clustersDir + "/example-outboundNetworkDependenciesEndpoints.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	c := readExample(t, "public-gpu-monitor-policy.cli")
-	if c.Listed, err = ReadListed(f); err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, n := range rulesOf(t, c, Options{}).Notes {
-		if n.Code == "azure-lists" || n.Code == "azure-omits" {
-			got = append(got, n.Code+" "+n.About)
-		}
-	}
-	want := []string{
-		"azure-lists ", // ntp.ubuntu.com
-		"azure-omits core/mcr-data", "azure-omits core/binaries", "azure-omits ubuntu/snapshot",
-		"azure-omits gpu/nvidia-github", "azure-omits gpu/nvidia-download", "azure-omits gpu/docker-download",
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("differences %q, want %q", got, want)
-	}
-	for _, bad := range []string{"", "x", "{}", `[{"endpoints": []}]`, `[{"category": "a", "endpoints": [{"domainName": "a b", "endpointDetails": [{"port": 443, "protocol": "Https"}]}]}]`} {
-		if _, err := ReadListed(strings.NewReader(bad)); err == nil {
-			t.Errorf("%q is read", bad)
-		}
-	}
-}
-
-// S9, S10: AKS does not support blocking inside the network.
-func TestLintNSG(t *testing.T) {
-	rule := func(priority, access, src, dst, port string) string {
-		return `{"name": "r` + priority + `", "properties": {"access": "` + access + `", "direction": "Outbound", "priority": ` + priority +
-			`, "protocol": "*", "sourceAddressPrefix": "` + src + `", "destinationAddressPrefix": "` + dst + `", "destinationPortRange": "` + port + `"}}`
-	}
-	for _, tc := range []struct {
-		name  string
-		rules []string
-		want  string // the names of the rules that block inside
-	}{
-		{"nothing", nil, ""},
-		{"the nodes' subnet", []string{rule("100", "Deny", "10.224.0.0/16", "10.224.0.0/16", "*")}, "r100"},
-		{"kubelet's port", []string{rule("100", "Deny", "VirtualNetwork", "VirtualNetwork", "10250")}, "r100"},
-		{"everything", []string{rule("4000", "Deny", "*", "*", "*")}, "r4000"},
-		{"everything, the network let through before", []string{rule("4000", "Deny", "*", "*", "*"), rule("100", "Allow", "VirtualNetwork", "VirtualNetwork", "*")}, ""},
-		{"everything, one port let through before", []string{rule("100", "Allow", "VirtualNetwork", "VirtualNetwork", "443"), rule("4000", "Deny", "*", "*", "*")}, "r4000"},
-		{"the internet", []string{rule("4000", "Deny", "*", "Internet", "*")}, ""},
-		{"an address outside", []string{rule("100", "Deny", "*", "20.1.0.0/16", "*")}, ""},
-	} {
-		notes, err := LintNSG(strings.NewReader(`{"name": "g", "properties": {"securityRules": [` + strings.Join(tc.rules, ",") + `]}}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got []string
-		for _, n := range notes {
-			got = append(got, strings.Split(n.Text, `"`)[1])
-		}
-		if s := strings.Join(got, " "); s != tc.want {
-			t.Errorf("%s: %q blocks inside, want %q", tc.name, s, tc.want)
-		}
-	}
-	if _, err := LintNSG(strings.NewReader(clusterJSON(""))); err == nil {
-		t.Error("a cluster is taken for a security group")
-	}
-}
-
-func TestDiff(t *testing.T) {
-	d := Embedded().Diff(Oldest, Newest)
-	var changes []string
-	for _, x := range d.Removed {
-		changes = append(changes, "-"+x.Row+" "+x.Text)
-	}
-	for _, x := range d.Added {
-		changes = append(changes, "+"+x.Row+" "+x.Text)
-	}
-	want := []string{
-		"-CF4 .data.mcr.microsoft.com", "-CN1 ServiceTag - AzureCloud.Region:1194",
-		"+CF4 *.data.mcr.microsoft.com", "+CF9 mcr.azure.cn", "+CF9 *.data.mcr.azure.cn", "+PF8 packages.aks.azure.com", "+UF8 packages.aks.azure.com",
-		"+CN1 ServiceTag - AzureCloud.<Region>:1194", "+DEF4 *.cloud.defender.microsoft.com",
-		"+MP10 *.in.applicationinsights.azure.com", "+MC8 *.in.applicationinsights.azure.com", "+MU8 *.in.applicationinsights.azure.com",
-	}
-	if !slices.Equal(changes, want) {
-		t.Errorf("changes %q, want %q", changes, want)
-	}
-	if !slices.IsSortedFunc(d.Text, func(a, b Change) int { return strings.Compare(a.Date.s, b.Date.s) }) || len(d.Text) < 9 {
-		t.Errorf("changes of the text: %v", d.Text)
-	}
-	if same := Embedded().Diff(Newest, Newest); len(same.Removed)+len(same.Added)+len(same.Text) != 0 {
-		t.Errorf("an edition differs from itself: %v", same)
-	}
-}
-
-func TestEditions(t *testing.T) {
-	for text, want := range map[string]string{"": "", "2024-12-11": "", "2026-06-18": "", "2025-04-01": "", "2024-12-10": "known are", "2026-06-19": "known are", "today": "want a day"} {
-		if _, err := ParseEdition(text); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("edition %q: error %v, want %q", text, err, want)
-		}
-	}
-}
-
-func TestLintFinds(t *testing.T) {
-	const row = "- id: a/b\n  why: w\n  breaks: b\n  source: s\n"
-	for _, tc := range []struct{ name, text, want string }{
-		{"two of an id", row + "  all: [{to: [\"https://a.b.c:443\"]}]\n" + row + "  all: [{to: [\"https://a.b.c:443\"]}]\n", "x.yaml:8: a/b: id: there are two of it"},
-		{"a hole", row + "  public: [{to: [\"https://a.b.c:443\"]}]\n  china: [{none: why}]\n", "x.yaml:3: a/b: usgov: missing"},
-		{"no reason", "- id: a/b\n  breaks: b\n  source: s\n  all: [{to: [\"https://a.b.c:443\"]}]\n", "why: missing"},
-		{"a feature that is none", row + "  when: [gpus]\n  all: [{to: [\"https://a.b.c:443\"]}]\n", `feature "gpus"`},
-		{"nothing said", row + "  all: [{row: PF1}]\n", "a line must say one of: to, any, none"},
-		{"times that do not fit", row + "  all: [{since: 2025-02-05, until: 2025-02-05, to: [\"https://a.b.c:443\"]}]\n", "until 2025-02-05 is not after since"},
-		{"a public suffix", row + "  all: [{to: [\"https://*.co.uk:443\"]}]\n", "public suffix co.uk"},
-		{"other people's names", row + "  all: [{to: [\"https://*.blob.core.windows.net:443\"]}]\n", "any customer can make a name below blob.core.windows.net"},
-		{"rows of the article that are missing", row + "  all: [{row: PF1, to: [\"https://a.b.c:443\"]}]\n", "PF2: row: no line of the catalogue has it"},
-		{"a row of no table", row + "  all: [{row: XX1, to: [\"https://a.b.c:443\"]}]\n", "XX1: row: the article has no table of this prefix"},
-		{"words that are too few", row + "  all: [{to: [\"https://a.b.c:443\"], stated: {text: [a, b]}}]\n", "2 texts for 1 destinations"},
-	} {
-		c, err := ReadCatalogue(fstest.MapFS{"x.yaml": {Data: []byte("section: gpu\nrows:\n" + tc.text)}})
-		if err != nil {
-			t.Errorf("%s: %v", tc.name, err)
-			continue
-		}
-		var all []string
-		for _, p := range c.Lint() {
-			all = append(all, p.String())
-		}
-		if s := strings.Join(all, "\n"); !strings.Contains(s, tc.want) {
-			t.Errorf("%s: %q is not in\n%s", tc.name, tc.want, s)
 		}
 	}
 }

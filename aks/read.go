@@ -50,6 +50,9 @@ func readBounded(r io.Reader, limit int64) ([]byte, error) {
 		err = fmt.Errorf("longer than %d MiB", limit>>20)
 	}
 	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
+	if bytes.HasPrefix(b, []byte("\xff\xfe")) || bytes.HasPrefix(b, []byte("\xfe\xff")) {
+		return nil, errors.New("UTF-16, as Windows PowerShell redirects; save it as UTF-8")
+	}
 	if err == nil && len(bytes.TrimSpace(b)) == 0 {
 		err = errors.New("empty input")
 	}

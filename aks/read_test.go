@@ -107,6 +107,7 @@ func TestReadRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"nothing", "", "empty input"},
 		{"text", "ERROR: Please run az login", "not JSON"},
+		{"UTF-16", "\xff\xfe{\x00}\x00", "UTF-16"},
 		{"HTML", "<html>", "HTML or XML"},
 		{"broken JSON", "{\"name\": \"c\",\n\"fqdn\": }", "line 2: not JSON"},
 		{"JSON with more behind it", clusterJSON("") + "{}", "not JSON"},

@@ -138,10 +138,9 @@ func cutPlaceholder(s string) (before, name, fallback, after string, err error) 
 	return s, "", "", "", fmt.Errorf("no closing brace")
 }
 
-// stated is how the article writes the destination: names stand alone, and
-// addresses with their port.
-func (t Template) stated() string {
-	_, s, _ := strings.Cut(t.s, "://")
+// Text is the endpoint for people: placeholders as the article writes them.
+func (t Template) Text() string {
+	s := t.s
 	for {
 		before, name, fallback, after, err := cutPlaceholder(s)
 		if err != nil || name == "" {
@@ -155,6 +154,13 @@ func (t Template) stated() string {
 		}
 		s = before + word + after
 	}
+	return s
+}
+
+// stated is how the article writes the destination: names stand alone, and
+// addresses with their port.
+func (t Template) stated() string {
+	_, s, _ := strings.Cut(t.Text(), "://")
 	host := s[:strings.LastIndexByte(s, ':')]
 	if tag, ok := strings.CutPrefix(host, "@"); ok {
 		host = "ServiceTag - " + tag

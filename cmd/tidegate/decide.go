@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tidegate.io/tidegate/aks"
+	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/egress"
 )
 
-// policyReader reads the policy of a gateway's file.
-type policyReader func(file string) (*egress.Policy, error)
-
-// decideCommand takes the reader of gateway files, nil where there is none.
-func decideCommand(readPolicy policyReader) *cobra.Command {
+func decideCommand() *cobra.Command {
 	var facts factFlags
 	var policyFile, output string
 	var bound bool
@@ -47,10 +46,8 @@ It exits 0 when all are allowed, 1 when one is denied, 3 when more has to be see
 			switch {
 			case policyFile != "" && (facts.cluster != "" || facts.cloud != ""):
 				return errors.New("--policy and a cluster: want one of them")
-			case policyFile != "" && readPolicy == nil:
-				return errors.New("--policy: this build does not read gateway files")
 			case policyFile != "":
-				policy, err = readPolicy(policyFile)
+				policy, err = filePolicy(policyFile, conns)
 			default:
 				policy, err = clusterPolicy(&facts, cmd.InOrStdin())
 			}
@@ -93,6 +90,31 @@ func parseConns(texts []string, bound bool) ([]asked, error) {
 		out = append(out, asked{text, c})
 	}
 	return out, nil
+}
+
+// filePolicy compiles the policy of a gateway's file, whose rules are for some
+// clients: a connection has to say which one it comes from.
+func filePolicy(name string, conns []asked) (*egress.Policy, error) {
+	for _, a := range conns {
+		if !a.conn.Src.Addr().IsValid() {
+			return nil, fmt.Errorf("connection %q: by a gateway's file it needs a source, as in: https 10.224.0.4 > 20.1.2.3:443 mcr.microsoft.com", a.text)
+		}
+	}
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	beside := func(file string) (io.ReadCloser, error) {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(filepath.Dir(name), file)
+		}
+		return os.Open(file)
+	}
+	g, err := config.Read(name, text, beside)
+	if err != nil {
+		return nil, err
+	}
+	return g.Policy()
 }
 
 // clusterPolicy compiles the rules of one cluster, for every client.

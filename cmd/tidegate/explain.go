@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -99,17 +100,20 @@ func explain(c *aks.Catalogue, text string) (explanation, error) {
 	if cloud, ok := aks.PrivateAPIServer(q.Name); ok {
 		e.Known, e.Remark = true, fmt.Sprintf("The name of a private API server in the cloud %s. It leads to an address inside the network: no rule opens it, and DNS has to answer it.", cloud)
 	}
-	exact := false
+	exact, stated := false, ""
 	for _, f := range c.Find(q) {
 		n := describe(&f)
-		for _, l := range n.Lines {
+		for i, l := range n.Lines {
 			exact = exact || l.Exact
+			if f.Lines[i].Stated {
+				stated = l.Remark
+			}
 		}
 		e.Items = append(e.Items, n)
 	}
 	switch {
 	case exact:
-		e.Known = true
+		e.Known, e.Remark = true, stated
 	case len(e.Items) > 0:
 		e.Remark = "Needed, but on another protocol or port than the one asked about; a rule for one does not open the other."
 	case !e.Known:
@@ -145,12 +149,12 @@ func describe(f *aks.Finding) needing {
 func describeLine(l *aks.FoundLine) needLine {
 	d := needLine{Cloud: cloudWord(l.Cloud), Row: l.Line.Row, To: []string{}, Since: l.Line.Since, Until: l.Line.Until, Exact: l.Exact}
 	for _, t := range append(l.Line.To, l.Line.Any...) {
-		d.To = append(d.To, t.String())
+		d.To = append(d.To, t.Text())
 	}
 	if s := l.Line.Stated; s != nil {
 		d.Stated = append(d.Stated, s.Text...)
 		for _, t := range s.To {
-			d.Stated = append(d.Stated, t.String())
+			d.Stated = append(d.Stated, t.Text())
 		}
 		d.Remark = s.Why
 	}
@@ -196,10 +200,21 @@ func (n *needing) print(w io.Writer, p paint) {
 		rows = append(rows, l.rows()...)
 	}
 	writeColumns(w, "    ", rows)
-	for _, note := range n.Notes {
+	for _, note := range append(n.remarks(), n.Notes...) {
 		fmt.Fprintf(w, "  %s\n", wrap("    ", "* "+note))
 	}
 	fmt.Fprintf(w, "  %s\n", p.dim(n.Source))
+}
+
+// remarks are what is said of single lines, each once.
+func (n *needing) remarks() []string {
+	var out []string
+	for _, l := range n.Lines {
+		if l.Remark != "" && len(l.To) > 0 && !slices.Contains(out, l.Remark) {
+			out = append(out, l.Remark)
+		}
+	}
+	return out
 }
 
 // rows are the line's destinations, one below the other.

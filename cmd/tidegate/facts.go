@@ -57,6 +57,30 @@ func (f *factFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.endpoints, "endpoints", "", "a `FILE` with the output of az aks egress-endpoints list -o json, to compare with")
 	fs.StringVar(&f.serviceTags, "service-tags", "", "Microsoft's ServiceTags_<Cloud>_<date>.json, a `FILE` by which service tags are written out as prefixes")
 	fs.StringVar(&f.nsg, "nsg", "", "a `FILE` with the output of az network nsg show -o json for the nodes' subnet, to look for rules that block inside it")
+	f.complete(cmd)
+}
+
+// complete offers the words of the flags that have few.
+func (f *factFlags) complete(cmd *cobra.Command) {
+	words := func(list ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp)
+	}
+	region := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		cloud, err := aks.ParseCloud(f.cloud)
+		if err != nil {
+			cloud = aks.Public
+		}
+		return aks.Regions(cloud), cobra.ShellCompDirectiveNoFileComp
+	}
+	features := words(strings.Split(featureNames(), ", ")...)
+	for flag, complete := range map[string]cobra.CompletionFunc{
+		"cloud": words("public", "china", "usgov"), "region": region, "with": features, "without": features,
+		"edition": words(aks.Oldest.String(), aks.Newest.String()), "api-access": words("ip", "fqdn", "none"), "monitor-via": words("fqdn", "tag"),
+	} {
+		if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+			panic(err) // a flag that is not there
+		}
+	}
 }
 
 func featureNames() string {

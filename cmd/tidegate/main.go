@@ -85,7 +85,7 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 		rulesCommand(),
 		explainCommand(),
 		catalogueCommand(),
-		decideCommand(nil),
+		decideCommand(),
 		labCommand(),
 		versionCommand(),
 	)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -88,7 +89,7 @@ func writeMarkdown(w io.Writer, head []string, rows [][]string) {
 	line := func(cells []string, escaped bool) {
 		for _, cell := range cells {
 			if escaped {
-				cell = escape.Replace(cell)
+				cell = clean(escape.Replace(cell))
 			}
 			fmt.Fprintf(w, "| %s ", cell)
 		}
@@ -169,6 +170,17 @@ func plain(s string) string {
 		_, after, _ := strings.Cut(rest, "m")
 		s = before + after
 	}
+}
+
+// clean takes control characters out of what came from a file, so that a
+// cluster's name cannot repaint the terminal of whoever looks at it.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // width is what people's terminals are taken to hold.

@@ -36,11 +36,13 @@ What cannot be known from that is said on stderr, and has a flag.`,
 			if err := printRules(&b, output, painting(cmd.OutOrStdout()), &c, &res); err != nil {
 				return err
 			}
+			if _, err := cmd.OutOrStdout().Write(b.Bytes()); err != nil {
+				return err
+			}
 			if !quiet {
 				printNotes(cmd.ErrOrStderr(), res.Notes)
 			}
-			_, err = cmd.OutOrStdout().Write(b.Bytes())
-			return err
+			return nil
 		},
 	}
 	facts.add(cmd)
@@ -79,6 +81,7 @@ type ruleItem struct {
 	Need    egress.Need       `json:"need"`
 	State   aks.State         `json:"state"`
 	To      []egress.Endpoint `json:"to"`
+	Stated  []string          `json:"stated,omitempty"`
 	Why     string            `json:"why"`
 	Because []string          `json:"because,omitempty"`
 	Source  string            `json:"source"`
@@ -98,7 +101,7 @@ func listRules(c *aks.Cluster, res *aks.Result) ruleList {
 		Items:   []ruleItem{}, Private: orEmpty(res.Private), MayResolve: orEmpty(res.MayResolve), Seen: []seenItem{}, Notes: orEmpty(res.Notes),
 	}
 	for _, r := range res.Rules {
-		l.Items = append(l.Items, ruleItem{r.ID, r.Section, r.Need, r.State, r.To, r.Why, r.Because, r.Source, orEmpty(r.Rows)})
+		l.Items = append(l.Items, ruleItem{r.ID, r.Section, r.Need, r.State, r.To, r.Stated, r.Why, r.Because, r.Source, orEmpty(r.Rows)})
 	}
 	for _, s := range res.Seen {
 		l.Seen = append(l.Seen, seenItem(s))
@@ -164,7 +167,7 @@ func markdownRules(w io.Writer, c *aks.Cluster, res *aks.Result) {
 	if len(res.Notes) > 0 {
 		fmt.Fprint(w, "\n## Notes\n\n")
 		for _, n := range res.Notes {
-			fmt.Fprintf(w, "* %s: %s%s\n", n.Level, about(n), n.Text)
+			fmt.Fprintf(w, "* %s: %s%s\n", n.Level, about(n), clean(n.Text))
 		}
 	}
 }
@@ -177,15 +180,7 @@ func tableRules(w io.Writer, p paint, c *aks.Cluster, res *aks.Result) {
 	for _, s := range sections {
 		heads = append(heads, len(rows))
 		for _, r := range s {
-			id := r.ID
-			for i, e := range r.To {
-				row := []string{id, e.String(), ""}
-				if i == 0 {
-					row[2] = p.dim(strings.TrimSpace(strings.Join(r.Rows, " ") + " " + mark(&r)))
-				}
-				rows = append(rows, row)
-				id = ""
-			}
+			rows = append(rows, tableRows(p, &r)...)
 		}
 	}
 	var b bytes.Buffer
@@ -199,6 +194,18 @@ func tableRules(w io.Writer, p paint, c *aks.Cluster, res *aks.Result) {
 		fmt.Fprintf(w, "\n%s\n%s", p.bold(aks.SectionTitle(s[0].Section)), strings.Join(lines[heads[i]:end], ""))
 	}
 	tablePrivate(w, p, res.Private)
+}
+
+// tableRows is a rule with its endpoints one below the other, last in the row
+// because they are of any length.
+func tableRows(p paint, r *aks.Rule) [][]string {
+	var rows [][]string
+	id, article, said := r.ID, strings.Join(r.Rows, " "), mark(r)
+	for _, e := range r.To {
+		rows = append(rows, []string{id, p.dim(article), strings.TrimSpace(e.String() + "  " + p.dim(said))})
+		id, article, said = "", "", ""
+	}
+	return rows
 }
 
 func tablePrivate(w io.Writer, p paint, checks []aks.Check) {
@@ -241,7 +248,7 @@ func needed(r *aks.Rule) string {
 // title is the cluster in one line.
 func title(c *aks.Cluster, res *aks.Result) string {
 	words := []string{}
-	for _, s := range []string{c.Name, c.Cloud.String(), c.Region, "edition " + res.Edition.String()} {
+	for _, s := range []string{clean(c.Name), c.Cloud.String(), c.Region, "edition " + res.Edition.String()} {
 		if s != "" {
 			words = append(words, s)
 		}
@@ -253,11 +260,18 @@ func title(c *aks.Cluster, res *aks.Result) string {
 	for _, r := range res.Rules {
 		n += len(r.To)
 	}
-	return strings.Join(append(words, count(len(res.Rules), "rule"), count(n, "endpoint")), " · ")
+	words = append(words, count(len(res.Rules), "rule"))
+	if n > 0 {
+		words = append(words, count(n, "endpoint"))
+	}
+	return strings.Join(words, " · ")
 }
 
 func count(n int, what string) string {
-	if n == 1 {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
@@ -275,26 +289,38 @@ func bySection(rules []aks.Rule) [][]aks.Rule {
 	return out
 }
 
-// printNotes says what the rules do not, most serious first.
+// printNotes says what the rules do not, most serious first. Destinations that
+// several rules share are only counted: JSON has each.
 func printNotes(w io.Writer, notes []aks.Note) {
 	p := painting(w)
+	sharing := 0
 	for _, level := range []aks.Level{aks.Warning, aks.Info} {
 		for _, n := range notes {
-			if n.Level != level {
-				continue
+			switch {
+			case n.Level != level:
+			case n.Code == "shared":
+				sharing++
+			default:
+				printNote(w, p, n)
 			}
-			word := map[aks.Level]string{aks.Info: "note:", aks.Warning: "warning:"}[level]
-			text := word + " " + about(n) + n.Text
-			if isTerminal(w) {
-				text = wrap("    ", text)
-			}
-			if level == aks.Warning {
-				word = p.yellow(word)
-			}
-			_, text, _ = strings.Cut(text, " ")
-			fmt.Fprintln(w, word, text)
 		}
 	}
+	if sharing > 0 {
+		printNote(w, p, aks.Note{Text: count(sharing, "destination") + " needed by several rules; each stays a rule of its own, and -o json names them."})
+	}
+}
+
+func printNote(w io.Writer, p paint, n aks.Note) {
+	word := map[aks.Level]string{aks.Info: "note:", aks.Warning: "warning:"}[n.Level]
+	text := word + " " + about(n) + clean(n.Text)
+	if isTerminal(w) {
+		text = wrap("    ", text)
+	}
+	if n.Level == aks.Warning {
+		word = p.yellow(word)
+	}
+	_, text, _ = strings.Cut(text, " ")
+	fmt.Fprintln(w, word, text)
 }
 
 func about(n aks.Note) string {
