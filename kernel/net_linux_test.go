@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -179,16 +178,12 @@ func (b *bench) reach(network, addr string) error {
 	return talk(c, "hello")
 }
 
-// quiet is for what must get no answer at all.
-func (b *bench) silent(network, addr string, payload []byte) bool {
-	c, err := b.dial(network, addr)
-	if err != nil {
-		return false
+// deadline is long for what has to come, and short for what must not.
+func deadline(comes bool) time.Time {
+	if comes {
+		return time.Now().Add(patience)
 	}
-	_ = c.SetDeadline(time.Now().Add(300 * time.Millisecond))
-	_, _ = c.Write(payload)
-	_, err = c.Read(make([]byte, 65536))
-	return errors.Is(err, os.ErrDeadlineExceeded)
+	return time.Now().Add(100 * time.Millisecond)
 }
 
 // process is a queue with its reader.

@@ -42,7 +42,7 @@ func Veth(a, b End) error {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(a.ready(), b.ready())
 }
 
 func (e End) raise() error {
