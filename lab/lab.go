@@ -294,6 +294,9 @@ func (l *Lab) DoGateway(f func() error) error { return l.boxes.gateway.Do(f) }
 // Saw waits until a server has got a complete message that holds token, and returns what was got; nil once ctx is done.
 func (l *Lab) Saw(ctx context.Context, token []byte) []Seen { return l.Record.Wait(ctx, Got(token)) }
 
+// Connections counts the connections that the servers at an address believe to be open.
+func (l *Lab) Connections(to netip.AddrPort) int { return l.server.connections(to) }
+
 // Environ is what a command on a node needs to trust the lab's servers, added to env.
 func (l *Lab) Environ(env []string) []string {
 	ca := filepath.Join(l.conf.Dir, "ca.pem")

@@ -77,6 +77,19 @@ func (s *server) untrack(c io.Closer) {
 	_ = c.Close()
 }
 
+// connections counts the servers' open connections to address to.
+func (s *server) connections(to netip.AddrPort) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for c := range s.open {
+		if c, ok := c.(net.Conn); ok && addrPort(c.LocalAddr()) == to {
+			n++
+		}
+	}
+	return n
+}
+
 // Close ends every listener and connection and waits for them.
 func (s *server) Close() {
 	s.mu.Lock()
