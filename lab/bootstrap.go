@@ -193,6 +193,7 @@ func (b *boot) oddHellos() {
 		{"a hello of 15 KB", tlsClient{alpn: manyProtocols(15 << 10)}},
 		{"a hello of 17 KB", tlsClient{alpn: manyProtocols(17 << 10)}},
 		{"a hello of 60 KB", tlsClient{alpn: manyProtocols(60 << 10)}},
+		{"a second hello when it is asked for one", tlsClient{alpn: []string{retryALPN, "http/1.1"}}},
 		{"a hello over 2 records", tlsClient{records: 2}},
 		{"a hello over 15 records", tlsClient{records: 15}},
 		{"a hello over 15 records in 1-byte writes", tlsClient{records: 15, bytes: true}},

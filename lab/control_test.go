@@ -94,8 +94,8 @@ func control(t *testing.T, l *lab.Lab) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	needs, misses := lab.Bootstrap(l.Zone, policy), lab.NearMisses(l.Zone, policy)
-	results, err := l.Run(context.WithoutCancel(t.Context()), append(needs, misses...), nil, nil)
+	needs, misses, attacks := lab.Bootstrap(l.Zone, policy), lab.NearMisses(l.Zone, policy), lab.Attacks(l.Zone, policy)
+	results, err := l.Run(context.WithoutCancel(t.Context()), slices.Concat(needs, misses, attacks), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,5 +108,5 @@ func control(t *testing.T, l *lab.Lab) {
 	if len(misses) < atLeast {
 		t.Errorf("%d near misses, want %d", len(misses), atLeast)
 	}
-	t.Logf("%d needs, %d near misses", len(needs), len(misses))
+	t.Logf("%d needs, %d near misses, %d attacks", len(needs), len(misses), len(attacks))
 }

@@ -151,8 +151,11 @@ func receiveFiles(c *net.UnixConn) ([]*os.File, error) {
 		return nil, fmt.Errorf("receive descriptors: %w", err)
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
-	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("receive descriptors: none came (%v)", err)
+	if err != nil {
+		return nil, fmt.Errorf("receive descriptors: %w", err)
+	}
+	if len(messages) != 1 {
+		return nil, errors.New("receive descriptors: none came")
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {

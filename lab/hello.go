@@ -16,6 +16,7 @@ type hello struct {
 	more       [][]byte // further server_name extensions, one name each
 	extensions []uint16 // further extensions, empty
 	padding    int      // bytes of padding before the server name, to move it back
+	retry      bool     // ask the lab's servers for a HelloRetryRequest
 }
 
 // sni is a hello for one name.
@@ -43,6 +44,9 @@ func (h hello) message() []byte {
 	}
 	random := make([]byte, 64)
 	_, _ = rand.Read(random) // never fails: crypto/rand.Read crashes instead
+	if h.retry {
+		copy(random, retryMark)
+	}
 	b := new(cryptobyte.Builder)
 	b.AddUint8(helloMessage)
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {

@@ -79,7 +79,7 @@ func fetch(t *testing.T, l *lab.Lab, n *lab.Node, v6 bool) {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != 200 || resp.Proto != "HTTP/2.0" {
+	if resp.StatusCode != http.StatusOK || resp.Proto != "HTTP/2.0" {
 		t.Errorf("answered %s %s %s", resp.Proto, resp.Status, body)
 	}
 	dialled := netip.AddrPortFrom(addrs[0], 443)

@@ -5,6 +5,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -146,8 +147,8 @@ func (t *Try) sendLate(ctx context.Context, to netip.AddrPort, b []byte, late ti
 }
 
 func isTimeout(err error) bool {
-	ne, ok := err.(net.Error)
-	return ok && ne.Timeout()
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
 }
 
 // otherProtocols: address and port are right, but what is spoken shows no name, or shows it elsewhere.

@@ -77,6 +77,19 @@ func (s *server) untrack(c io.Closer) {
 	_ = c.Close()
 }
 
+// connections counts the servers' open connections to address to.
+func (s *server) connections(to netip.AddrPort) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for c := range s.open {
+		if c, ok := c.(net.Conn); ok && addrPort(c.LocalAddr()) == to {
+			n++
+		}
+	}
+	return n
+}
+
 // Close ends every listener and connection and waits for them.
 func (s *server) Close() {
 	s.mu.Lock()
@@ -136,6 +149,10 @@ func (s *server) serveConn(c net.Conn) {
 	t.ahead = head
 	switch kind {
 	case "tls":
+		if wantsRetry(head) {
+			s.serveRetry(t)
+			return
+		}
 		keep = s.serveTLS(t)
 	case "http":
 		s.rec.extend(t.seen, func(s *Seen) { s.Proto = "http" })
@@ -173,6 +190,9 @@ func (s *server) serveTLS(t *tap) bool {
 	conf := &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.rec.extend(t.seen, func(s *Seen) { s.Name, s.ALPN = h.ServerName, slices.Clone(h.SupportedProtos) })
+			if slices.Contains(h.SupportedProtos, retryALPN) { // it has sent no key for this curve: it is asked for one
+				return &tls.Config{Certificates: certificate(s.ca.Leaf(h.ServerName, local)), CurvePreferences: []tls.CurveID{tls.CurveP384}, NextProtos: []string{"http/1.1"}}, nil
+			}
 			return nil, nil
 		},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.ca.Leaf(h.ServerName, local) },
@@ -193,6 +213,17 @@ func (s *server) serveTLS(t *tap) bool {
 		return false
 	}
 	return s.queue.put(c)
+}
+
+// retryALPN, offered by a client, makes a server answer with a HelloRetryRequest, as RFC 8446 section 4.1.4 has it.
+const retryALPN = "lab-retry"
+
+// certificate is what a server shows; none if there was an error, and then the handshake fails.
+func certificate(c *tls.Certificate, err error) []tls.Certificate {
+	if err != nil {
+		return nil
+	}
+	return []tls.Certificate{*c}
 }
 
 // echo sends everything back until the client is done.

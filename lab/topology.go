@@ -71,7 +71,7 @@ var settings = [][2]string{
 	{"net/ipv4/conf/default/send_redirects", "0"},
 	{"net/ipv4/icmp_ratelimit", "0"},
 	{"net/ipv6/icmp/ratelimit", "0"},
-	{"net/ipv4/ip_local_port_range", "10000 65000"},
+	{"net/ipv4/ip_local_port_range", "10000 59999"},
 	{"net/core/somaxconn", "16384"},
 	{"net/ipv4/tcp_max_syn_backlog", "16384"},
 }
@@ -113,6 +113,11 @@ func (b *boxes) make(own []netip.Prefix, gso bool) error {
 	}
 	for _, p := range own {
 		if err := b.internet.Own(p); err != nil {
+			return err
+		}
+	}
+	for _, n := range b.node {
+		if err := muteResets(n); err != nil {
 			return err
 		}
 	}

@@ -42,6 +42,9 @@ It runs as root, and as an ordinary user where the system allows user namespaces
 				return fmt.Errorf("-o %s: want table or json", f.output)
 			}
 			if !lab.Inside() {
+				if err := checkLabCluster(f.cluster); err != nil {
+					return err
+				}
 				return exitWith(lab.Enter(cmd.Context()))
 			}
 			return runLab(cmd, f)
@@ -136,6 +139,19 @@ func readLabCluster(stdin io.Reader, name string) ([]byte, error) {
 		return io.ReadAll(io.LimitReader(stdin, maxLabCluster))
 	}
 	return os.ReadFile(name)
+}
+
+// checkLabCluster finds mistakes in a file before anything is built. Standard input can be read only once, later.
+func checkLabCluster(name string) error {
+	if name == "-" {
+		return nil
+	}
+	text, err := readLabCluster(nil, name)
+	if err != nil {
+		return err
+	}
+	_, err = privateNames(text)
+	return err
 }
 
 // privateNames are what the cluster must find inside its own network.
