@@ -45,7 +45,8 @@ type pending struct {
 
 // quick reads a message into q and appends its answer to out if that needs
 // nobody: a cached one that c's scope knows, or a denial. Otherwise it returns
-// what answer has to finish. Both are nil for what gets no answer.
+// what answer has to finish, and has counted it among those that wait. Both are
+// nil for what gets no answer.
 func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) {
 	rcode, ok := q.read(msg)
 	if !ok {
@@ -86,21 +87,19 @@ func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) 
 		s.counts.hits.Add(1)
 		s.counts.done(e.rcode, s.now().Sub(started))
 		return e.append(out, q, c.limit(q), started, false), nil
+	case !s.waits.enter(c.addr.Addr()):
+		s.counts.overloaded.Add(1)
+		return say(replyBusy)
 	}
 	return nil, &pending{n, started}
 }
 
-// answer finishes what quick could not.
+// answer finishes what quick could not. It returns nil when the server ends.
 func (s *Server) answer(ctx context.Context, q *query, c *client, p *pending) []byte {
-	if !s.waits.enter(c.addr.Addr()) {
-		s.counts.overloaded.Add(1)
-		s.counts.done(dns.RcodeServerFailure, s.now().Sub(p.started))
-		return replyBusy.append(nil, q)
-	}
 	defer s.waits.leave(c.addr.Addr())
 	f := s.resolve(ctx, q, p.name)
 	if f.entry == nil {
-		return nil // the server ends
+		return nil
 	}
 	expires := f.expires
 	if f.stale {

@@ -111,7 +111,10 @@ func (s *Server) Run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	for _, conn := range s.UDP {
 		defer context.AfterFunc(ctx, func() { conn.Close() })()
-		all.Go(func() error { return s.serveUDP(ctx, conn) })
+		wantDestination(conn)
+		for range readers() {
+			all.Go(func() error { return s.serveUDP(ctx, conn) })
+		}
 	}
 	for _, l := range s.TCP {
 		defer context.AfterFunc(ctx, func() { l.Close() })()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -37,6 +38,7 @@ func (c *chain) strip(n egress.Name, internal func(egress.Name, netip.Addr) bool
 	if len(c.stripped) > 0 {
 		altered[c.question.Qtype] = true
 		c.why = edeStripped
+		c.ttl = min(c.ttl, maxNegativeTTL*time.Second) // so that a changed configuration helps soon
 	}
 	c.answer = slices.DeleteFunc(c.answer, func(rr dns.RR) bool { // they no longer sign what is left
 		sig, ok := rr.(*dns.RRSIG)

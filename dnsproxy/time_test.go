@@ -139,10 +139,10 @@ func TestLearnedBeforeAnswered(t *testing.T) {
 	bubble(t, internet{first: always(t, 0, "a.ok.example. 3600 IN A 20.1.2.3")}, func(t *testing.T, s *Server, n *notes) {
 		var delay atomic.Int64
 		var fail atomic.Bool
-		var calls int
+		var calls atomic.Int32
 		s.Learn = func(_ context.Context, b []egress.Binding) error {
 			time.Sleep(time.Duration(delay.Load()))
-			calls++
+			calls.Add(1)
 			if left := time.Until(b[0].Expires); left > time.Hour || left < 50*time.Minute {
 				t.Errorf("expires in %v", left)
 			}
@@ -151,11 +151,11 @@ func TestLearnedBeforeAnswered(t *testing.T) {
 			}
 			return nil
 		}
-		learns := func(when string, want int, took time.Duration) {
+		learns := func(when string, want int32, took time.Duration) {
 			t.Helper()
-			calls = 0
-			if _, got := asked(t, s, alice); got != took || calls != want {
-				t.Errorf("%s: learned %d times before the answer, after %v; want %d, %v", when, calls, got, want, took)
+			calls.Store(0)
+			if _, got := asked(t, s, alice); got != took || calls.Load() != want {
+				t.Errorf("%s: learned %d times before the answer, after %v; want %d, %v", when, calls.Load(), got, want, took)
 			}
 		}
 		delay.Store(int64(30 * time.Millisecond))

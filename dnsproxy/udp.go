@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"tidegate.io/tidegate/egress"
@@ -21,10 +22,13 @@ const (
 	readPause = 10 * time.Millisecond
 )
 
+// readers is how many goroutines serve a UDP socket: one is woken while another
+// answers.
+func readers() int { return min(runtime.GOMAXPROCS(0), 8) }
+
 // serveUDP answers what arrives on conn until conn is closed. What can be
 // answered at once is, by this goroutine; the rest gets one of its own.
 func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	wantDestination(conn)
 	in, oob, out := make([]byte, maxQuery), make([]byte, oobLen), make([]byte, 0, maxUDP)
 	var q query
 	for {
