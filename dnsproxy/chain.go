@@ -102,7 +102,7 @@ func recordsAt(rrs []dns.RR, name string, rrtype uint16, do bool) []dns.RR {
 		}
 		sig, signature := rr.(*dns.RRSIG)
 		switch {
-		case h.Rrtype == rrtype && !(rrtype == dns.TypeCNAME && len(got) > 0):
+		case h.Rrtype == rrtype && (rrtype != dns.TypeCNAME || len(got) == 0):
 			if !wellFormed(rr) {
 				continue
 			}

@@ -69,12 +69,12 @@ func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) 
 		return say(replyRefused)
 	}
 	e := s.cache.get(q.cacheKey())
-	n, named := egress.Name{}, true
+	var n egress.Name
+	named := true
 	if e != nil {
 		n = e.name
-	} else {
-		n, named = q.name()
-		if r, special := specialNames[n]; special && named {
+	} else if n, named = q.name(); named {
+		if r, special := specialNames[n]; special {
 			return say(r)
 		}
 	}
@@ -143,8 +143,8 @@ func (s *Server) deny(c *client, n egress.Name) reply {
 // ANY and other types that are no data (RFC 6895, section 3.1), nor NULL, which
 // only tunnels use.
 func askable(t uint16) bool {
-	switch {
-	case t == dns.TypeNone, t == dns.TypeNULL, t == dns.TypeOPT:
+	switch t {
+	case dns.TypeNone, dns.TypeNULL, dns.TypeOPT:
 		return false
 	}
 	return t < 128 || t > 255

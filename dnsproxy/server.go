@@ -56,10 +56,12 @@ type Server struct {
 	// again. Nil learns nothing.
 	Learn func(ctx context.Context, bindings []egress.Binding) error
 
-	// Denied is told of each query whose name may not be resolved, and of each
-	// guarded address that was taken out of an answer; Dst is the address, or
-	// unknown. Kubernetes' search-list noise is answered and not reported. Nil
-	// reports nothing.
+	// Denied is told of each query whose name may not be resolved; its name is
+	// zero when it is none that egress could hold, and the destination is
+	// unknown. Kubernetes' search-list noise is answered and not reported. It
+	// is also told of each guarded address that was taken out of an answer:
+	// that is the destination then, with neither source nor scope, because the
+	// answer is for whoever asks. Nil reports nothing.
 	Denied func(scope string, c egress.Conn, r egress.Reason)
 
 	// Stale reports whether n may be answered from an expired answer, for an
@@ -110,7 +112,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.setup()
 	all, ctx := errgroup.WithContext(ctx)
 	for _, conn := range s.UDP {
-		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 		wantDestination(conn)
 		for range readers() {
 			all.Go(func() error { return s.serveUDP(ctx, conn) })

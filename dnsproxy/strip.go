@@ -80,7 +80,9 @@ func (c *chain) stripService(rr *dns.SVCB) bool {
 		case *dns.SVCBAlpn:
 			v.Alpn = slices.DeleteFunc(v.Alpn, func(p string) bool { return strings.HasPrefix(p, "h3") || p == "doq" })
 			drop = len(v.Alpn) == 0
-			whole = whole && !(drop && noDefault)
+			if drop && noDefault {
+				whole = false
+			}
 		}
 		if drop {
 			gone[v.Key()] = true
