@@ -120,6 +120,36 @@ func BenchmarkDenied(b *testing.B) {
 	}
 }
 
+// BenchmarkMiss is a question to an upstream on loopback, and the same asked
+// directly.
+func BenchmarkMiss(b *testing.B) {
+	up := upstreamSaying(b, func(q *dns.Msg, _ bool) *dns.Msg {
+		m := hotAnswer(q, false)
+		m.Answer[0].Header().Ttl = 0
+		return m
+	})
+	s, _ := newServer(up)
+	s.Learn = func(context.Context, []egress.Binding) error { return nil }
+	for _, tt := range []struct{ name, server string }{{"through", run(b, s)}, {"direct", up.String()}} {
+		b.Run(tt.name, func(b *testing.B) {
+			conn, err := dns.Dial("udp", tt.server)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer conn.Close()
+			q := new(dns.Msg).SetQuestion(hotName(1), dns.TypeA)
+			for b.Loop() {
+				if err := conn.WriteMsg(q); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := conn.ReadMsg(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkServed is cached answers over loopback, 16 outstanding, asked by
 // another process, so that the CPU reported is the server's alone; and the same
 // for a server of the library.

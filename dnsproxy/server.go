@@ -22,9 +22,9 @@ import (
 // its use, and after [Server.Relearn].
 type Server struct {
 	// UDP and TCP are where clients ask; Run closes them. On a wildcard UDP
-	// socket each answer leaves from the address its query was sent to, which
-	// redirected traffic needs. A socket behind TPROXY must be transparent and
-	// bound to the port that clients dial.
+	// socket each answer leaves from the address its query was sent to, so that
+	// redirected queries are answered on any route. A socket behind TPROXY must
+	// be transparent and bound to the port that clients dial.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 
@@ -113,6 +113,7 @@ func (s *Server) Run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	for _, conn := range s.UDP {
 		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
 		wantDestination(conn)
 		for range readers() {
 			all.Go(func() error { return s.serveUDP(ctx, conn) })

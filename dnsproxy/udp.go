@@ -18,6 +18,9 @@ const (
 	maxQuery = 1232
 	// oobLen holds the control messages of both families.
 	oobLen = 128
+	// socketBuffer holds some thousand queries, as when all pods of a node start
+	// at once. The kernel may give less.
+	socketBuffer = 4 << 20
 	// readPause keeps a socket that only fails from taking a core.
 	readPause = 10 * time.Millisecond
 )
