@@ -131,24 +131,28 @@ func (s *Server) ask(ctx context.Context, q question) (*chain, error) {
 		err error
 	}
 	results := make(chan result)
-	late := time.NewTimer(0)
+	late := time.NewTimer(askLimit)
 	defer late.Stop()
 	tries, pending, refusals := 0, 0, 0
+	next := func() {
+		if tries == maxTries || refusals >= len(order) || ctx.Err() != nil {
+			return
+		}
+		u := order[tries%len(order)]
+		go func() {
+			c, err := s.try(ctx, u, q)
+			results <- result{c, err}
+		}()
+		late.Reset(u.hedge() << (tries / len(order)))
+		tries++
+		pending++
+	}
+	next()
 	var errs []error
-	for {
+	for pending > 0 {
 		select {
 		case <-late.C:
-			if tries == maxTries || refusals >= len(order) {
-				continue
-			}
-			u := order[tries%len(order)]
-			go func() {
-				c, err := s.try(ctx, u, q)
-				results <- result{c, err}
-			}()
-			late.Reset(u.hedge() << (tries / len(order)))
-			tries++
-			pending++
+			next()
 		case r := <-results:
 			pending--
 			if r.err == nil {
@@ -162,13 +166,10 @@ func (s *Server) ask(ctx context.Context, q question) (*chain, error) {
 			if errors.As(r.err, new(rcodeError)) {
 				refusals++ // asking that one again changes nothing
 			}
-			if tries < maxTries && refusals < len(order) && ctx.Err() == nil {
-				late.Reset(0)
-			} else if pending == 0 {
-				return nil, errors.Join(errs...)
-			}
+			next()
 		}
 	}
+	return nil, errors.Join(errs...)
 }
 
 // try is one exchange, and what it says about u.
