@@ -2,6 +2,7 @@ package dnsproxy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -52,7 +53,8 @@ func ExampleServer() {
 		return new(net.Dialer).DialContext(ctx, network, conn.LocalAddr().String())
 	}}
 	_, err = client.LookupNetIP(ctx, "ip4", "data.tunnel.example.")
-	fmt.Println(err.(*net.DNSError).IsNotFound)
+	var notFound *net.DNSError
+	fmt.Println(errors.As(err, &notFound) && notFound.IsNotFound)
 	stop()
 	fmt.Println(<-done)
 	// Output:
