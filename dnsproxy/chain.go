@@ -32,6 +32,7 @@ type chain struct {
 	answer    []dns.RR
 	authority []dns.RR
 	negative  bool
+	ttl       time.Duration // how long the answer may be used
 	open      []netip.Addr
 	inside    []netip.Addr
 	stripped  []netip.Addr // guarded addresses that were taken out
@@ -64,6 +65,7 @@ func accept(m *dns.Msg, q dns.Question, do bool) (*chain, error) {
 	for _, rr := range c.answer {
 		clampTTL(rr, maxTTL)
 	}
+	c.ttl = c.leastTTL()
 	return c, nil
 }
 
@@ -100,7 +102,7 @@ func recordsAt(rrs []dns.RR, name string, rrtype uint16, do bool) []dns.RR {
 		}
 		sig, signature := rr.(*dns.RRSIG)
 		switch {
-		case h.Rrtype == rrtype && !(rrtype == dns.TypeCNAME && len(got) > 0):
+		case h.Rrtype == rrtype && (rrtype != dns.TypeCNAME || len(got) == 0):
 			if !wellFormed(rr) {
 				continue
 			}
@@ -180,10 +182,9 @@ func clampTTL(rr dns.RR, most uint32) {
 	h.Ttl = min(h.Ttl, most)
 }
 
-// ttl is how long the answer may be used: until the first of its records, or
-// the absence of some, expires. An absence without SOA is not cached (RFC 2308,
+// leastTTL is until the first of the records, or the absence of some, expires. An absence without SOA is not cached (RFC 2308,
 // section 5).
-func (c *chain) ttl() time.Duration {
+func (c *chain) leastTTL() time.Duration {
 	ttl := uint32(maxTTL)
 	if c.negative {
 		ttl = maxNegativeTTL

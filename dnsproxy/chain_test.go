@@ -70,6 +70,8 @@ func TestBelieved(t *testing.T) {
 		{"a private address is taken out", "a.ok.example A",
 			"a.ok.example. 60 IN A 20.1.2.3\na.ok.example. 60 IN A 10.0.0.1", "a.ok.example. 60 IN A 20.1.2.3", "prod a.ok.example 20.1.2.3"},
 		{"the identity service is taken out", "a.ok.example A", "a.ok.example. 60 IN A 169.254.169.254", "", ""},
+		{"what is left of an answer is asked again within a minute", "a.ok.example A",
+			"a.ok.example. 3600 IN A 20.1.2.3\na.ok.example. 3600 IN A 10.0.0.1", "a.ok.example. 3600 IN A 20.1.2.3", "prod a.ok.example 20.1.2.3"},
 		{"so is the platform's resolver", "a.ok.example A", "a.ok.example. 60 IN A 168.63.129.16", "", ""},
 		{"so is a private address inside NAT64's prefix", "a.ok.example AAAA", "a.ok.example. 60 IN AAAA 64:ff9b::a9fe:a9fe", "", ""},
 		{"so is a mapped one", "a.ok.example AAAA", "a.ok.example. 60 IN AAAA ::ffff:127.0.0.1", "", ""},

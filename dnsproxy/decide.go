@@ -45,7 +45,8 @@ type pending struct {
 
 // quick reads a message into q and appends its answer to out if that needs
 // nobody: a cached one that c's scope knows, or a denial. Otherwise it returns
-// what answer has to finish. Both are nil for what gets no answer.
+// what answer has to finish, and has counted it among those that wait. Both are
+// nil for what gets no answer.
 func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) {
 	rcode, ok := q.read(msg)
 	if !ok {
@@ -68,12 +69,12 @@ func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) 
 		return say(replyRefused)
 	}
 	e := s.cache.get(q.cacheKey())
-	n, named := egress.Name{}, true
+	var n egress.Name
+	named := true
 	if e != nil {
 		n = e.name
-	} else {
-		n, named = q.name()
-		if r, special := specialNames[n]; special && named {
+	} else if n, named = q.name(); named {
+		if r, special := specialNames[n]; special {
 			return say(r)
 		}
 	}
@@ -86,21 +87,19 @@ func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) 
 		s.counts.hits.Add(1)
 		s.counts.done(e.rcode, s.now().Sub(started))
 		return e.append(out, q, c.limit(q), started, false), nil
+	case !s.waits.enter(c.addr.Addr()):
+		s.counts.overloaded.Add(1)
+		return say(replyBusy)
 	}
 	return nil, &pending{n, started}
 }
 
-// answer finishes what quick could not.
+// answer finishes what quick could not. It returns nil when the server ends.
 func (s *Server) answer(ctx context.Context, q *query, c *client, p *pending) []byte {
-	if !s.waits.enter(c.addr.Addr()) {
-		s.counts.overloaded.Add(1)
-		s.counts.done(dns.RcodeServerFailure, s.now().Sub(p.started))
-		return replyBusy.append(nil, q)
-	}
 	defer s.waits.leave(c.addr.Addr())
 	f := s.resolve(ctx, q, p.name)
 	if f.entry == nil {
-		return nil // the server ends
+		return nil
 	}
 	expires := f.expires
 	if f.stale {
@@ -144,8 +143,8 @@ func (s *Server) deny(c *client, n egress.Name) reply {
 // ANY and other types that are no data (RFC 6895, section 3.1), nor NULL, which
 // only tunnels use.
 func askable(t uint16) bool {
-	switch {
-	case t == dns.TypeNone, t == dns.TypeNULL, t == dns.TypeOPT:
+	switch t {
+	case dns.TypeNone, dns.TypeNULL, dns.TypeOPT:
 		return false
 	}
 	return t < 128 || t > 255

@@ -47,7 +47,7 @@ func newEntry(key string, n egress.Name, c *chain, now time.Time) (*entry, error
 	}
 	e := &entry{
 		key: key, name: n, rcode: c.rcode, packed: b, answers: len(c.answer), why: c.why,
-		open: c.open, inside: c.inside, born: now, expires: now.Add(c.ttl()),
+		open: c.open, inside: c.inside, born: now, expires: now.Add(c.ttl),
 	}
 	e.records, err = findRecords(b, len(c.answer)+len(c.authority))
 	return e, err

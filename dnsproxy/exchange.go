@@ -32,7 +32,14 @@ var (
 	errTruncated = errors.New("truncated over TCP")
 )
 
-// rcodeError is an upstream's answer that says nothing about the name.
+// unusable is an answer to the question that says nothing about the name. The
+// upstream lives: what it cannot resolve may be the name's fault, and a client
+// chooses the name.
+type unusable struct{ error }
+
+func (u unusable) Unwrap() error { return u.error }
+
+// rcodeError is the RCODE of an unusable answer.
 type rcodeError int
 
 func (e rcodeError) Error() string { return dns.RcodeToString[int(e)] }
@@ -64,9 +71,13 @@ func (s *Server) exchangeOnce(ctx context.Context, u *upstream, q question, edns
 	case err != nil:
 		return nil, err
 	case m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError:
-		return nil, rcodeError(m.Rcode)
+		return nil, unusable{rcodeError(m.Rcode)}
 	}
-	return accept(m, dns.Question{Name: q.name.String() + ".", Qtype: q.qtype, Qclass: dns.ClassINET}, q.do)
+	c, err := accept(m, dns.Question{Name: q.name.String() + ".", Qtype: q.qtype, Qclass: dns.ClassINET}, q.do)
+	if err != nil {
+		return nil, unusable{err}
+	}
+	return c, nil
 }
 
 // pack makes a query with an id that cannot be guessed and, if mixed, a name
@@ -168,7 +179,7 @@ func (s *Server) askUDP(ctx context.Context, u *upstream, query []byte) (*dns.Ms
 		case answers:
 			m := new(dns.Msg)
 			if err := m.Unpack(buf[:n]); err != nil && !m.Truncated {
-				return nil, err
+				return nil, unusable{err}
 			}
 			return m, nil
 		case caseChanged:
@@ -207,10 +218,10 @@ func (s *Server) askTCP(ctx context.Context, u *upstream, query []byte) (*dns.Ms
 	}
 	m := new(dns.Msg)
 	if err := m.Unpack(answer); err != nil {
-		return nil, err
+		return nil, unusable{err}
 	}
 	if m.Truncated {
-		return nil, errTruncated
+		return nil, unusable{errTruncated}
 	}
 	return m, nil
 }

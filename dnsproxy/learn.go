@@ -18,8 +18,9 @@ const (
 	// learnAgain is how often a cached answer in use is reported, so that the
 	// receiver can tell which bindings are in use when it must drop some.
 	learnAgain = time.Minute
-	// maxLessons bounds the calls of Learn under way.
-	maxLessons = 1024
+	// maxLessons bounds the calls of Learn under way: each was begun by a
+	// question that waited, and may go on after its answer left.
+	maxLessons = maxPending
 )
 
 // taught says until when a scope's clients may have an entry without a new

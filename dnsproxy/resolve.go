@@ -42,14 +42,15 @@ type found struct {
 	stale bool
 }
 
-// resolve answers q for n from the cache or the upstreams. It returns an entry
-// in any case: for a failure one that says SERVFAIL.
+// resolve answers q for n from the cache or the upstreams: a failure is an
+// entry too, that says SERVFAIL. It returns none only when ctx is done.
 func (s *Server) resolve(ctx context.Context, q *query, n egress.Name) found {
 	now := s.now()
 	old := s.cache.get(q.cacheKey())
 	switch {
 	case old == nil:
 	case old.fresh(now):
+		s.counts.hits.Add(1)
 		return found{old, false}
 	case s.mayServeStale(old, now) && now.UnixNano() < old.retry.Load():
 		return found{old, true}

@@ -22,9 +22,9 @@ import (
 // its use, and after [Server.Relearn].
 type Server struct {
 	// UDP and TCP are where clients ask; Run closes them. On a wildcard UDP
-	// socket each answer leaves from the address its query was sent to, which
-	// redirected traffic needs. A socket behind TPROXY must be transparent and
-	// bound to the port that clients dial.
+	// socket each answer leaves from the address its query was sent to, so that
+	// redirected queries are answered on any route. A socket behind TPROXY must
+	// be transparent and bound to the port that clients dial.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 
@@ -56,10 +56,12 @@ type Server struct {
 	// again. Nil learns nothing.
 	Learn func(ctx context.Context, bindings []egress.Binding) error
 
-	// Denied is told of each query whose name may not be resolved, and of each
-	// guarded address that was taken out of an answer; Dst is the address, or
-	// unknown. Kubernetes' search-list noise is answered and not reported. Nil
-	// reports nothing.
+	// Denied is told of each query whose name may not be resolved; its name is
+	// zero when it is none that egress could hold, and the destination is
+	// unknown. Kubernetes' search-list noise is answered and not reported. It
+	// is also told of each guarded address that was taken out of an answer:
+	// that is the destination then, with neither source nor scope, because the
+	// answer is for whoever asks. Nil reports nothing.
 	Denied func(scope string, c egress.Conn, r egress.Reason)
 
 	// Stale reports whether n may be answered from an expired answer, for an
@@ -110,8 +112,12 @@ func (s *Server) Run(ctx context.Context) error {
 	s.setup()
 	all, ctx := errgroup.WithContext(ctx)
 	for _, conn := range s.UDP {
-		defer context.AfterFunc(ctx, func() { conn.Close() })()
-		all.Go(func() error { return s.serveUDP(ctx, conn) })
+		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
+		wantDestination(conn)
+		for range readers() {
+			all.Go(func() error { return s.serveUDP(ctx, conn) })
+		}
 	}
 	for _, l := range s.TCP {
 		defer context.AfterFunc(ctx, func() { l.Close() })()

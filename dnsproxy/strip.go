@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 
@@ -37,6 +38,7 @@ func (c *chain) strip(n egress.Name, internal func(egress.Name, netip.Addr) bool
 	if len(c.stripped) > 0 {
 		altered[c.question.Qtype] = true
 		c.why = edeStripped
+		c.ttl = min(c.ttl, maxNegativeTTL*time.Second) // so that a changed configuration helps soon
 	}
 	c.answer = slices.DeleteFunc(c.answer, func(rr dns.RR) bool { // they no longer sign what is left
 		sig, ok := rr.(*dns.RRSIG)
@@ -78,7 +80,9 @@ func (c *chain) stripService(rr *dns.SVCB) bool {
 		case *dns.SVCBAlpn:
 			v.Alpn = slices.DeleteFunc(v.Alpn, func(p string) bool { return strings.HasPrefix(p, "h3") || p == "doq" })
 			drop = len(v.Alpn) == 0
-			whole = whole && !(drop && noDefault)
+			if drop && noDefault {
+				whole = false
+			}
 		}
 		if drop {
 			gone[v.Key()] = true

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"tidegate.io/tidegate/egress"
@@ -17,14 +18,20 @@ const (
 	maxQuery = 1232
 	// oobLen holds the control messages of both families.
 	oobLen = 128
+	// socketBuffer holds some thousand queries, as when all pods of a node start
+	// at once. The kernel may give less.
+	socketBuffer = 4 << 20
 	// readPause keeps a socket that only fails from taking a core.
 	readPause = 10 * time.Millisecond
 )
 
+// readers is how many goroutines serve a UDP socket: one is woken while another
+// answers.
+func readers() int { return min(runtime.GOMAXPROCS(0), 8) }
+
 // serveUDP answers what arrives on conn until conn is closed. What can be
 // answered at once is, by this goroutine; the rest gets one of its own.
 func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	wantDestination(conn)
 	in, oob, out := make([]byte, maxQuery), make([]byte, oobLen), make([]byte, 0, maxUDP)
 	var q query
 	for {

@@ -15,8 +15,9 @@ const (
 	// askLimit is how long a client waits for an answer or for SERVFAIL: less
 	// than the 5 s after which resolvers give up on a server.
 	askLimit = 2 * time.Second
-	// maxTries bounds what one question sends out.
-	maxTries = 6
+	// maxTries bounds what one question sends out: enough that of two upstreams
+	// one may be down and the other lose every third datagram.
+	maxTries = 8
 	// The next upstream is asked too when an answer is later than most, within
 	// these bounds.
 	minHedge, maxHedge = 20 * time.Millisecond, 150 * time.Millisecond
@@ -46,7 +47,10 @@ type upstream struct {
 func (u *upstream) hedge() time.Duration {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !u.measured {
+	switch {
+	case u.fails >= maxFails:
+		return minHedge // nobody waits for one that is down
+	case !u.measured:
 		return maxHedge
 	}
 	return min(max(u.mean+4*u.spread, minHedge), maxHedge)
@@ -131,24 +135,28 @@ func (s *Server) ask(ctx context.Context, q question) (*chain, error) {
 		err error
 	}
 	results := make(chan result)
-	late := time.NewTimer(0)
+	late := time.NewTimer(askLimit)
 	defer late.Stop()
 	tries, pending, refusals := 0, 0, 0
+	next := func() {
+		if tries == maxTries || refusals >= len(order) || ctx.Err() != nil {
+			return
+		}
+		u := order[tries%len(order)]
+		go func() {
+			c, err := s.try(ctx, u, q)
+			results <- result{c, err}
+		}()
+		late.Reset(u.hedge() << (tries / len(order)))
+		tries++
+		pending++
+	}
+	next()
 	var errs []error
-	for {
+	for pending > 0 {
 		select {
 		case <-late.C:
-			if tries == maxTries || refusals >= len(order) {
-				continue
-			}
-			u := order[tries%len(order)]
-			go func() {
-				c, err := s.try(ctx, u, q)
-				results <- result{c, err}
-			}()
-			late.Reset(u.hedge() << (tries / len(order)))
-			tries++
-			pending++
+			next()
 		case r := <-results:
 			pending--
 			if r.err == nil {
@@ -159,16 +167,13 @@ func (s *Server) ask(ctx context.Context, q question) (*chain, error) {
 				return r.c, nil
 			}
 			errs = append(errs, r.err)
-			if errors.As(r.err, new(rcodeError)) {
+			if errors.As(r.err, new(unusable)) {
 				refusals++ // asking that one again changes nothing
 			}
-			if tries < maxTries && refusals < len(order) && ctx.Err() == nil {
-				late.Reset(0)
-			} else if pending == 0 {
-				return nil, errors.Join(errs...)
-			}
+			next()
 		}
 	}
+	return nil, errors.Join(errs...)
 }
 
 // try is one exchange, and what it says about u.
@@ -177,12 +182,12 @@ func (s *Server) try(ctx context.Context, u *upstream, q question) (*chain, erro
 	start, late := time.Now(), u.hedge()
 	c, err := s.exchange(ctx, u, q)
 	took := time.Since(start)
-	var rcode rcodeError
 	switch {
 	case err == nil:
 		u.answered(took)
-	case errors.As(err, &rcode):
-		u.errors.Add(1) // it lives; what it cannot resolve may be the name's fault
+	case errors.As(err, new(unusable)):
+		u.answered(took)
+		u.errors.Add(1)
 	case errors.Is(ctx.Err(), context.Canceled) && took <= late:
 		// Called off before it was late: nothing is known.
 	default:
