@@ -1,0 +1,285 @@
+package flowlog
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// file is a file in memory, which can break.
+type file struct {
+	mu     sync.Mutex
+	buf    bytes.Buffer
+	broken error
+	closed int
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return 0, f.broken
+	}
+	return f.buf.Write(b)
+}
+
+func (f *file) Close() error { f.closed++; return nil }
+
+func (f *file) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = err
+}
+
+func (f *file) lines(t *testing.T) (lines []map[string]any) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := bufio.NewScanner(bytes.NewReader(f.buf.Bytes())); s.Scan(); {
+		var m map[string]any
+		if err := json.Unmarshal(s.Bytes(), &m); err != nil {
+			t.Fatalf("%s: %v", s.Text(), err)
+		}
+		lines = append(lines, m)
+	}
+	return lines
+}
+
+func flow(src string, a egress.Action, r egress.Reason) egress.Flow {
+	return egress.Flow{
+		Conn:    egress.Conn{Proto: egress.TCP, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort("20.1.2.3:443")},
+		Verdict: egress.Verdict{Action: a, Reason: r},
+	}
+}
+
+// start runs a log over f and returns it with a function that ends it.
+func start(t *testing.T, f *file) (*Log, func()) {
+	t.Helper()
+	l := &Log{Open: func() (io.WriteCloser, error) { return f, nil }}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx) }()
+	return l, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestEveryFlowIsALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f file
+		l, stop := start(t, &f)
+		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+		l.Record(flow("10.0.0.1:2", egress.Deny, egress.NoRule))
+		synctest.Wait()
+		if lines := f.lines(t); len(lines) != 2 || lines[1]["reason"] != "no-rule" || lines[1]["src"] != "10.0.0.1:2" {
+			t.Errorf("lines %v", lines)
+		}
+		stop()
+		if s := l.Stats(); s != (Stats{Written: 2}) {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestDenialsOfOneSourceAreJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f file
+		l, stop := start(t, &f)
+		for range deniedBurst + 500 {
+			l.Record(flow("10.0.0.1:1", egress.Deny, egress.NoRule))
+		}
+		l.Record(flow("10.0.0.2:1", egress.Deny, egress.QUIC))
+		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+		time.Sleep(summaryEvery)
+		synctest.Wait()
+		lines := f.lines(t)
+		last := lines[len(lines)-1]
+		if last["event"] != "suppressed" || last["count"] != 500.0 || last["src"] != "10.0.0.1" || last["reason"] != "no-rule" {
+			t.Errorf("the last line is %v", last)
+		}
+		if n := len(lines); n != deniedBurst+3 {
+			t.Errorf("%d lines", n)
+		}
+		// After a while the source may be heard again.
+		l.Record(flow("10.0.0.1:1", egress.Deny, egress.NoRule))
+		stop()
+		if s := l.Stats(); s != (Stats{Written: deniedBurst + 3, Suppressed: 500}) {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestWhatIsTooFastIsCounted(t *testing.T) {
+	l := &Log{}
+	for range maxWaiting + 7 {
+		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+	}
+	var f file
+	l.Open = func() (io.WriteCloser, error) { return &f, nil }
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	lines := f.lines(t)
+	if last := lines[len(lines)-1]; last["event"] != "lost" || last["count"] != 7.0 {
+		t.Errorf("the last line is %v", last)
+	}
+	if s := l.Stats(); s != (Stats{Written: maxWaiting, Lost: 7}) || len(lines) != maxWaiting+1 {
+		t.Errorf("stats %+v, %d lines", s, len(lines))
+	}
+}
+
+func TestABrokenFileIsToldAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f file
+		var told []error
+		l := &Log{Open: func() (io.WriteCloser, error) { return &f, nil }, Failed: func(err error) { told = append(told, err) }}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		full := errors.New("no space left")
+		f.set(full)
+		for range 3 {
+			l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+			synctest.Wait()
+		}
+		f.set(nil)
+		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 1 || !errors.Is(told[0], full) {
+			t.Errorf("told %v", told)
+		}
+		if s := l.Stats(); s != (Stats{Written: 1, Unwritten: 3}) || len(f.lines(t)) != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		files := []*file{{}, {}}
+		opened := 0
+		l := &Log{Open: func() (io.WriteCloser, error) { opened++; return files[opened-1], nil }}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- l.Run(ctx) }()
+		for i := range files {
+			l.Record(flow(fmt.Sprintf("10.0.0.1:%d", i+1), egress.Allow, egress.ByNameRule))
+			synctest.Wait()
+			if i == 0 {
+				l.Reopen()
+				synctest.Wait()
+			}
+		}
+		cancel()
+		<-done
+		for i, f := range files {
+			if lines := f.lines(t); len(lines) != 1 || lines[0]["src"] != fmt.Sprintf("10.0.0.1:%d", i+1) || f.closed != 1 {
+				t.Errorf("file %d: %v, closed %d times", i, lines, f.closed)
+			}
+		}
+	})
+}
+
+func TestLastAndWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop := start(t, &file{})
+		ctx, cancel := context.WithCancel(context.Background())
+		w := l.Watch(ctx)
+		for i := range maxKept + 10 {
+			l.Record(flow(fmt.Sprintf("10.0.0.1:%d", i+1), egress.Allow, egress.ByNameRule))
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		last := l.Last(2, nil)
+		if len(last) != 2 || last[0].Conn.Src.Port() != maxKept+10 || last[1].Conn.Src.Port() != maxKept+9 {
+			t.Errorf("last %v", last)
+		}
+		if all := l.Last(maxKept*2, func(f *egress.Flow) bool { return f.Conn.Src.Port() <= 20 }); len(all) != 10 {
+			t.Errorf("%d of the first twenty are kept", len(all))
+		}
+		if f := <-w.Flows; f.Conn.Src.Port() != 1 || w.Missed() != maxKept+10-maxBehind {
+			t.Errorf("watched %v, missed %d", f.Conn, w.Missed())
+		}
+		cancel()
+		synctest.Wait()
+		if len(l.watch.all) != 0 {
+			t.Error("the watcher is still there")
+		}
+		many, end := context.WithCancel(context.Background())
+		for range maxWatchers {
+			if l.Watch(many) == nil {
+				t.Fatal("too few watchers")
+			}
+		}
+		if l.Watch(many) != nil {
+			t.Error("too many watchers")
+		}
+		end()
+		stop()
+	})
+}
+
+func TestSourcesAreBounded(t *testing.T) {
+	var l limits
+	at := time.Unix(0, 0)
+	a := netip.MustParseAddr("10.0.0.0")
+	for range maxSources + 3*deniedBurst {
+		a = a.Next()
+		f := flow("10.0.0.1:1", egress.Deny, egress.NoRule)
+		f.Conn.Src = netip.AddrPortFrom(a, 1)
+		l.admit(f, at)
+	}
+	if len(l.by) != maxSources {
+		t.Errorf("%d sources", len(l.by))
+	}
+	left := l.left()
+	if len(left) != 1 || left[0].src != "" || left[0].count != 2*deniedBurst {
+		t.Errorf("left out: %v", left)
+	}
+	if l.left(); len(l.by) > maxSources {
+		t.Errorf("%d sources after a quiet time", len(l.by))
+	}
+}
+
+// Names come from strangers; whatever they hold, a flow is one line.
+func FuzzLine(f *testing.F) {
+	f.Add("a.example.com", "x\n{}")
+	f.Fuzz(func(t *testing.T, name, id string) {
+		n, _ := egress.ParseName(name)
+		fl := flow("10.0.0.1:1", egress.Allow, egress.ByNameRule)
+		fl.Conn.Name = n
+		fl.Verdict.Rule = &egress.Rule{ID: id}
+		var out file
+		l := &lines{Writer: bufio.NewWriter(&out), to: &out}
+		if err := l.json(fl); err != nil {
+			t.Fatal(err)
+		}
+		l.Flush()
+		if strings.Count(out.buf.String(), "\n") != 1 {
+			t.Fatalf("%q", out.buf.String())
+		}
+	})
+}
