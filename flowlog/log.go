@@ -110,7 +110,7 @@ func (l *Log) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { out.close() }() // whichever it is by then
+	defer func() { _ = out.close() }() // whichever it is by then; drain has flushed it
 	tick := time.NewTicker(summaryEvery)
 	defer tick.Stop()
 	for {
@@ -224,7 +224,7 @@ func (l *Log) open() (*lines, error) {
 // again opens the file anew; while that fails, flows are counted as unwritten.
 func (l *Log) again(old *lines) *lines {
 	l.flush(old)
-	old.close()
+	_ = old.close() // nothing is left in it
 	out, err := l.open()
 	if err != nil {
 		out = &lines{Writer: bufio.NewWriter(broken{err}), to: broken{err}}
