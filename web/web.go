@@ -83,15 +83,16 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		Handler: h, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
-	stopped := make(chan error, 1)
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		soon, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
-		stopped <- server.Shutdown(soon)
+		defer close(stopped)
+		_ = server.Shutdown(soon) // closes the listener, and waits for requests
 	})
 	err := server.Serve(l)
 	if !stop() {
-		<-stopped // Shutdown has closed the listener, and waits for requests
+		<-stopped          // Shutdown has closed the listener, and waits for requests
 		_ = server.Close() // those that Shutdown did not wait for
 	}
 	if errors.Is(err, http.ErrServerClosed) {
