@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/netip"
 
+	"go.yaml.in/yaml/v3"
+
 	"tidegate.io/tidegate/egress"
 )
 
@@ -84,4 +86,19 @@ func Read(name string, text []byte, open Open) (*Gateway, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return g, nil
+}
+
+// StateDir reads only where the gateway's state is, so that a running gateway can
+// be spoken to whatever else has become of its file.
+func StateDir(name string, text []byte) (string, error) {
+	var f struct {
+		State word `yaml:"state"`
+	}
+	if err := yaml.Unmarshal(text, &f); err != nil {
+		return "", fmt.Errorf("%s: %s", name, plain(err))
+	}
+	if f.State.line == 0 {
+		return defaultState, nil
+	}
+	return f.State.text, nil
 }

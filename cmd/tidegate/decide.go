@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tidegate.io/tidegate/aks"
-	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/egress"
 )
 
@@ -100,17 +97,7 @@ func filePolicy(name string, conns []asked) (*egress.Policy, error) {
 			return nil, fmt.Errorf("connection %q: by a gateway's file it needs a source, as in: https 10.224.0.4 > 20.1.2.3:443 mcr.microsoft.com", a.text)
 		}
 	}
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, err
-	}
-	beside := func(file string) (io.ReadCloser, error) {
-		if !filepath.IsAbs(file) {
-			file = filepath.Join(filepath.Dir(name), file)
-		}
-		return os.Open(file)
-	}
-	g, err := config.Read(name, text, beside)
+	g, err := readGateway(name)
 	if err != nil {
 		return nil, err
 	}

@@ -86,6 +86,7 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 		explainCommand(),
 		catalogueCommand(),
 		decideCommand(),
+		gatewayCommand(),
 		labCommand(),
 		versionCommand(),
 	)

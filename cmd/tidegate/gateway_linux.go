@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/config"
+	"tidegate.io/tidegate/dnsproxy"
+	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/flowlog"
+	"tidegate.io/tidegate/gateway"
+	"tidegate.io/tidegate/httpproxy"
+	"tidegate.io/tidegate/kernel"
+)
+
+// Numbers and ports on the gateway itself. They are fixed, so that the rules
+// which a dead process left in the kernel lead to the next one.
+const (
+	dnsPort         = 15053
+	transparentPort = 15080
+	firstQueue      = 15300
+	observeQueue    = 15299
+	logGroup        = 15300
+	maxQueues       = 8 // one a core, and no more than serve one machine's traffic
+)
+
+func gatewayRunCommand(path *string) *cobra.Command {
+	var flush bool
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Enforce until stopped",
+		Long: `Applies the gateway's file and enforces it until it is stopped. It needs the rights
+CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
+
+The rules stay in the kernel when the process stops or dies: connections that are
+decided go on, nothing else gets out, and the next start takes over. With --flush a
+stop removes them, and forwarding with them. SIGHUP reloads the file: all of it, or
+nothing if there is an error in it.`,
+		Example: "  tidegate gateway run --config /etc/tidegate/gateway.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			g, err := readGateway(*path)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if err := runGateway(cmd.Context(), *path, g, log, cmd.OutOrStdout(), flush); err != nil {
+				return undecided(err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&flush, "flush", false, "remove the rules, and forwarding, at a stop")
+	return cmd
+}
+
+// inForce is one configuration with all that follows from it. It does not change.
+type inForce struct {
+	conf   *config.Gateway
+	policy *egress.Policy
+	rules  *kernel.Ruleset
+	exact  map[egress.Name]bool // names that a rule spells out
+	loaded time.Time
+}
+
+// box is the running gateway: its parts, and what joins them.
+type box struct {
+	path    string
+	log     *slog.Logger
+	started time.Time
+
+	now     atomic.Pointer[inForce]
+	changes changes
+
+	state    *stateDir
+	numbers  *gateway.Numbers
+	bindings gateway.Bindings
+	apis     gateway.APIServers
+	running  running
+
+	features kernel.Features
+	table    *kernel.Table
+	resets   *kernel.Resetter
+	tracker  *kernel.Tracker
+	denials  *kernel.Log
+	queues   []*followed
+
+	dns   *dnsproxy.Server
+	http  *httpproxy.Server
+	flows *flowlog.Log
+
+	resetsLost atomic.Uint64
+	counts     counts
+	apiAddrs   apiAddresses
+}
+
+// counts counts what the process decided, by action and reason.
+type counts struct {
+	n [3][64]atomic.Uint64
+}
+
+// apiAddresses remembers the API servers' addresses, for the status.
+type apiAddresses struct {
+	mu sync.Mutex
+	by map[string][]netip.Addr
+}
+
+// changes guards what a reload replaces. Whoever opens an address holds it for
+// reading, so that no address is opened by rules that are on their way out.
+type changes struct {
+	sync.RWMutex
+	failed  atomic.Uint64
+	applied atomic.Uint64
+	last    atomic.Pointer[string] // the last failure; nil after a success
+}
+
+func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.Logger, stdout io.Writer, flush bool) (err error) {
+	b := &box{path: path, log: log, started: time.Now()}
+	var open closers
+	defer func() { err = errors.Join(err, open.close()) }()
+	if err := b.assemble(g, stdout, &open); err != nil {
+		return err
+	}
+	sockets, err := b.listen(g, &open)
+	if err != nil {
+		return err
+	}
+	if err := b.apply(g); err != nil {
+		return err
+	}
+	log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
+	err = b.serve(ctx, sockets)
+	if flush {
+		err = errors.Join(err, b.table.Remove())
+	}
+	return err
+}
+
+// closers are closed in reverse order.
+type closers []io.Closer
+
+func (c *closers) add(x io.Closer) { *c = append(*c, x) }
+
+func (c closers) close() error {
+	var errs []error
+	for i := range c {
+		if err := c[len(c)-1-i].Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// assemble restores what survived the last process and opens what reaches into
+// the kernel. Nothing comes into force yet.
+func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err error) {
+	if b.state, err = openState(g.State); err != nil {
+		return err
+	}
+	open.add(b.state)
+	if b.numbers, err = b.state.numbers(); err != nil {
+		b.log.Warn("rule numbers are lost; connections of before the restart end", "err", err)
+		b.numbers = &gateway.Numbers{}
+	}
+	restored, err := b.state.restore(&b.bindings, time.Now())
+	if err != nil {
+		b.log.Warn("bindings journal", "err", err, "restored", restored)
+	}
+	b.flows = openFlowLog(g.FlowLog, stdout, func(err error) { b.log.Error("flow log", "err", err) })
+	if b.features, err = kernel.Probe(); err != nil {
+		return err
+	}
+	if b.table, err = kernel.OpenTable(); err != nil {
+		return err
+	}
+	open.add(b.table)
+	if b.resets, err = kernel.OpenResetter(); err != nil {
+		return err
+	}
+	open.add(b.resets)
+	if b.tracker, err = kernel.OpenTracker(); err != nil {
+		return err
+	}
+	open.add(b.tracker)
+	if b.denials, err = kernel.OpenLog(logGroup); err != nil {
+		return err
+	}
+	open.add(b.denials)
+	b.dns, b.http = b.nameServer(), b.proxy()
+	b.apis = gateway.APIServers{Lookup: b.lookupAPI, Changed: b.apiChanged, Failed: b.apiFailed}
+	return b.openQueues(open)
+}
+
+func (b *box) openQueues(open *closers) error {
+	for i := range queueCount() {
+		if err := b.openQueue(uint16(firstQueue+i), kernel.QueueOptions{}, open); err != nil {
+			return err
+		}
+	}
+	return b.openQueue(observeQueue, kernel.QueueOptions{FailOpen: true}, open)
+}
+
+func queueCount() int { return min(runtime.NumCPU(), maxQueues) }
+
+func (b *box) openQueue(number uint16, o kernel.QueueOptions, open *closers) error {
+	q, err := kernel.OpenQueue(number, o)
+	if err != nil {
+		return err
+	}
+	open.add(q)
+	b.queues = append(b.queues, b.follow(q, number))
+	return nil
+}
+
+// sockets are what clients and operators connect to.
+type sockets struct {
+	transparent []net.Listener
+	explicit    net.Listener // nil for none
+	management  net.Listener
+	control     net.Listener
+}
+
+func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
+	addrs := append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, g.Listen...)
+	for _, a := range addrs {
+		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+		if err != nil {
+			return s, err
+		}
+		b.dns.UDP = append(b.dns.UDP, udp)
+		open.add(udp)
+		tcp, err := net.Listen("tcp", a.String())
+		if err != nil {
+			return s, err
+		}
+		b.dns.TCP = append(b.dns.TCP, tcp)
+		open.add(tcp)
+	}
+	for _, network := range []string{"tcp4", "tcp6"} {
+		l, err := (&net.ListenConfig{Control: transparent}).Listen(context.Background(), network, fmt.Sprintf(":%d", transparentPort))
+		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
+			continue
+		} else if err != nil {
+			return s, err
+		}
+		s.transparent = append(s.transparent, l)
+		open.add(l)
+	}
+	if g.Proxy.IsValid() {
+		if s.explicit, err = net.Listen("tcp", g.Proxy.String()); err != nil {
+			return s, err
+		}
+		open.add(s.explicit)
+	}
+	if s.management, err = net.Listen("tcp", g.Management.String()); err != nil {
+		return s, err
+	}
+	open.add(s.management)
+	if s.control, err = b.state.control(); err != nil {
+		return s, err
+	}
+	open.add(s.control)
+	return s, nil
+}
+
+// transparent lets a socket take connections to addresses that are not the machine's.
+func transparent(network, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+		if network == "tcp6" {
+			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+		}
+		failed = unix.SetsockoptInt(int(fd), level, option, 1)
+	})
+	return errors.Join(err, failed)
+}
+
+// serve runs every part until ctx is done or one of them fails.
+func (b *box) serve(ctx context.Context, s sockets) error {
+	parts, ctx := errgroup.WithContext(ctx)
+	run := func(f func(context.Context) error) { parts.Go(func() error { return f(ctx) }) }
+	for _, q := range b.queues {
+		run(q.run)
+	}
+	run(b.dns.Run)
+	for _, l := range s.transparent {
+		run(func(ctx context.Context) error { return b.http.ServeTransparent(ctx, l) })
+	}
+	if s.explicit != nil {
+		run(func(ctx context.Context) error { return b.http.ServeProxy(ctx, s.explicit) })
+	}
+	run(b.apis.Run)
+	run(b.flows.Run)
+	run(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
+	run(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
+	run(b.tidy)
+	run(b.hangups)
+	run(func(ctx context.Context) error { return b.manage(ctx, s.management, s.control) })
+	return parts.Wait()
+}
+
+// hangups reloads, and opens the rotated flow log anew, on SIGHUP.
+func (b *box) hangups(ctx context.Context) error {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	defer signal.Stop(c)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c:
+			b.flows.Reopen()
+			_ = b.reload(ctx) // it has logged its failure, and keeps what is in force
+		}
+	}
+}
+
+// tidyEvery is how often what is over is forgotten and the journal is written anew.
+const tidyEvery = 10 * time.Minute
+
+func (b *box) tidy(ctx context.Context) error {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			b.bindings.Sweep(time.Now())
+			if err := b.state.compact(&b.bindings, time.Now()); err != nil {
+				b.log.Error("bindings journal", "err", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/gateway"
+)
+
+// Names in the state directory.
+const (
+	lockFile    = "lock"
+	numbersFile = "numbers.json"
+	journalFile = "bindings.journal"
+)
+
+// stateDir is what has to survive the process. One process has it at a time.
+type stateDir struct {
+	dir  string
+	lock *os.File
+
+	mu      sync.Mutex // guards what follows
+	file    *os.File
+	journal *gateway.Journal
+	broken  bool // the journal's end is not known: write it anew
+}
+
+func openState(dir string) (*stateDir, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("%s: another gateway has it: %w", dir, err)
+	}
+	return &stateDir{dir: dir, lock: lock, broken: true}, nil
+}
+
+// Close gives the directory up; what is in it stays.
+func (s *stateDir) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if s.file != nil {
+		err = s.file.Close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+func (s *stateDir) path(name string) string { return filepath.Join(s.dir, name) }
+
+// control listens for the commands of the machine's administrator.
+func (s *stateDir) control() (net.Listener, error) {
+	path := s.path(controlFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(path, 0o600)
+}
+
+// numbers reads the numbers of rules; without a file there are none yet.
+func (s *stateDir) numbers() (*gateway.Numbers, error) {
+	n := &gateway.Numbers{}
+	b, err := os.ReadFile(s.path(numbersFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return n, nil
+	} else if err != nil {
+		return nil, err
+	}
+	return n, json.Unmarshal(b, n)
+}
+
+// keepNumbers writes them before a mark with a new one can exist.
+func (s *stateDir) keepNumbers(n *gateway.Numbers) error {
+	return replaceFile(s.path(numbersFile), func(f *os.File) error {
+		b, err := json.Marshal(n)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(b)
+		return err
+	})
+}
+
+// restore learns what the journal holds. A torn end is cut off; a broken journal
+// is not trusted at all, and written anew.
+func (s *stateDir) restore(to *gateway.Bindings, now time.Time) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, err := os.OpenFile(s.path(journalFile), os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	found, good, err := gateway.ReadJournal(f)
+	if err != nil && !errors.Is(err, gateway.ErrTorn) {
+		return 0, errors.Join(fmt.Errorf("%s: %w", f.Name(), err), f.Close())
+	}
+	to.Learn(now, found)
+	if cut := f.Truncate(good); cut != nil {
+		return len(found), errors.Join(cut, f.Close())
+	}
+	if _, end := f.Seek(0, 2); end != nil {
+		return len(found), errors.Join(end, f.Close())
+	}
+	s.file, s.journal, s.broken = f, gateway.NewJournal(f), false
+	return len(found), err
+}
+
+// record appends bindings to the journal. When it returns nil they survive the
+// death of the process.
+func (s *stateDir) record(known *gateway.Bindings, now time.Time, learned []egress.Binding) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken {
+		return s.rewrite(known, now)
+	}
+	if err := s.journal.Append(learned); err != nil {
+		s.broken = true
+		return err
+	}
+	return nil
+}
+
+// compact writes the journal anew, without what is over.
+func (s *stateDir) compact(known *gateway.Bindings, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rewrite(known, now)
+}
+
+func (s *stateDir) rewrite(known *gateway.Bindings, now time.Time) error {
+	s.broken = true
+	if s.file != nil {
+		s.file.Close()
+		s.file = nil
+	}
+	path := s.path(journalFile)
+	if err := replaceFile(path, func(f *os.File) error { return gateway.WriteJournal(f, known.All(now)) }); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	s.file, s.journal, s.broken = f, gateway.NewJournal(f), false
+	return nil
+}
+
+// replaceFile writes a file beside path and puts it in path's place when it is whole.
+func replaceFile(path string, write func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
