@@ -62,8 +62,9 @@ func TestBothDirectionsComeToOneQueue(t *testing.T) {
 	b.echo(b.web, 443)
 	var mu sync.Mutex
 	queues := map[netip.Addr]map[uint16]bool{}
+	var processes []*process
 	for num := uint16(100); num < 102; num++ {
-		b.run(num, QueueOptions{}, func(q *Queue, batch []Packet) {
+		processes = append(processes, b.run(num, QueueOptions{}, func(q *Queue, batch []Packet) {
 			for _, p := range batch {
 				s := parseSegment(p.Payload)
 				server := s.dst
@@ -78,11 +79,14 @@ func TestBothDirectionsComeToOneQueue(t *testing.T) {
 				mu.Unlock()
 				q.Verdict(p.ID, true, 0)
 			}
-		})
+		}))
 	}
 	for i := range 32 {
 		must(t, b.reach("tcp", at(fmt.Sprintf("20.40.1.%d", i), 443)))
 		must(t, b.reach("tcp", at(fmt.Sprintf("2603:1020::1:%x", i), 443)))
+	}
+	for _, p := range processes {
+		p.stop()
 	}
 	used := map[uint16]int{}
 	for server, nums := range queues {
@@ -312,4 +316,66 @@ func TestPolicyIsCarriedOutAsDecided(t *testing.T) {
 			c.Close()
 		}
 	}
+}
+
+func TestOneClientsFloodLeavesRoomForOthers(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, false)
+	b.load(nil, rule(t, "web", nil, "https://a.example:443"))
+	b.echo(b.web, 443)
+	must(t, b.client.Addr("gw", netip.MustParsePrefix("10.224.0.5/24")))
+	b.run(100, QueueOptions{}, func(q *Queue, batch []Packet) {
+		time.Sleep(time.Duration(len(batch)) * 10 * time.Microsecond) // what a look costs
+		allowAll(1)(q, batch)
+	})
+	var out *Resetter
+	must(t, b.client.Do(func() (err error) { out, err = OpenResetter(); return err }))
+	defer out.Close()
+	src, dst := netip.MustParseAddr(clientAddrs[0]), netip.MustParseAddrPort("20.40.0.77:443")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			_ = out.Send(tcpPacket(netip.AddrPortFrom(src, uint16(1024+i%60000)), dst, 1, 0, flagSYN, nil, nil))
+		}
+	})
+	for range 50 {
+		var c net.Conn
+		must(t, b.client.Do(func() (err error) {
+			d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 224, 0, 5)}}
+			c, err = d.Dial("tcp", at(webAddrs[0], 443))
+			return err
+		}))
+		must(t, talk(c, "hello"))
+		c.Close()
+	}
+	cancel()
+	wg.Wait()
+	counts, err := b.table.Counters()
+	must(t, err)
+	t.Logf("%d packets of the flood dropped", counts["too-many-pending"])
+}
+
+func TestConnectionsFromBeforeAreRefused(t *testing.T) {
+	eachWay(t, func(t *testing.T, b *bench) {
+		must(t, b.gateway.Sysctl("net/ipv4/ip_forward", "1"))
+		must(t, b.gateway.Sysctl("net/ipv6/conf/all/forwarding", "1"))
+		b.echo(b.web, 443)
+		var running []net.Conn
+		for _, a := range webAddrs {
+			c, err := b.dial("tcp", at(a, 443))
+			must(t, err)
+			must(t, talk(c, "hello"))
+			running = append(running, c)
+		}
+		b.load(nil, rule(t, "web", nil, "https://a.example:443"))
+		for _, c := range running {
+			must(t, c.SetDeadline(deadline(false)))
+			_, err := c.Write([]byte("again\n"))
+			must(t, err)
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Errorf("%s goes on without a verdict", c.RemoteAddr())
+			}
+		}
+	})
 }
