@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
@@ -317,4 +318,10 @@ func (v verdict) expression() expr.Any {
 		return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain}
 	}
 	return &expr.Verdict{Kind: expr.VerdictDrop}
+}
+
+// target splits a verdict into its verb and its chain.
+func (v verdict) target() (verb, chain string) {
+	verb, chain, _ = strings.Cut(string(v), " ")
+	return verb, chain
 }

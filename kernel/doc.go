@@ -14,7 +14,8 @@
 // process dies, marked connections go on, new ones to names wait for it, and
 // nothing opens. All rules are in one table, "inet tidegate", and hold alike
 // for IPv4 and IPv6. The package never starts another program, and never
-// touches a rule, a route or a mark that is not its own.
+// touches a rule or a route that is not its own; the marks of the machine's
+// packets and connections are its own, all of them.
 package kernel
 
 import "errors"

@@ -145,12 +145,11 @@ func TestADeniedConnectionIsResetAtOnce(t *testing.T) {
 			if err := talk(c, "hello"); !errors.Is(err, unix.ECONNRESET) {
 				t.Errorf("%s: client: %v, want a reset", a, err)
 			}
-			// The mark cuts the other end when it sends.
-			_, _ = io.WriteString(server, "anyone there?")
-			must(t, server.SetDeadline(time.Now().Add(patience)))
-			if _, err := server.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, net.ErrClosed) {
-				t.Errorf("%s: server: %v, want a reset", a, err)
-			}
+			// The mark cuts the other end when it sends; its own read ends then, too.
+			waitFor(t, "the server's socket is reset", func() bool {
+				_, err := io.WriteString(server, "anyone there?")
+				return err != nil
+			})
 		}
 	})
 }
@@ -259,5 +258,51 @@ func TestASYNNeverRidesAMark(t *testing.T) {
 		if !attack(41002) {
 			t.Error("control: the attack does not work without the defence, so the test shows nothing")
 		}
+	})
+}
+
+// TestASYNBehindAVerdictIsHeld is the same attack by timing: the second SYN waits
+// in the queue while the first connection is allowed.
+func TestASYNBehindAVerdictIsHeld(t *testing.T) {
+	eachWay(t, func(t *testing.T, b *bench) {
+		b.load(func(s *Settings) { s.Masquerade = false }, rule(t, "web", nil, "https://a.example:443"))
+		b.echoOnce(b.web, 443)
+		var tracker *Tracker
+		must(t, b.gateway.Do(func() (err error) { tracker, err = OpenTracker(); return err }))
+		defer tracker.Close()
+		var first uint32
+		syns := 0
+		done := make(chan bool, 1)
+		b.run(100, QueueOptions{}, func(q *Queue, batch []Packet) {
+			for _, p := range batch {
+				s := parseSegment(p.Payload)
+				switch {
+				case len(s.data) > 0 && first == 0:
+					first = p.ID
+				case s.syn && !s.ack:
+					if syns++; syns == 2 {
+						q.Verdict(first, true, NewMark(Allowed, 1))
+					}
+					q.Verdict(p.ID, true, 0)
+					if syns == 2 {
+						done <- true
+					}
+				default:
+					q.Verdict(p.ID, true, 0)
+				}
+			}
+		})
+		raw := b.rawClient(41003, webAddrs[0], 443)
+		raw.connect(1000)
+		raw.send(flagACK, "allowed\n")
+		time.Sleep(20 * time.Millisecond)
+		raw.seq = 5_000_000
+		raw.send(flagSYN, "")
+		<-done
+		waitFor(t, "the connection is held again", func() bool {
+			flows, err := tracker.Flows()
+			must(t, err)
+			return len(flows) == 1 && flows[0].Mark.State() == Held
+		})
 	})
 }

@@ -24,6 +24,24 @@ type learnedUse struct {
 	mark    Mark
 }
 
+// learnedNames finds the uses of a name without a look at all of them.
+type learnedNames struct {
+	exact    map[egress.Name][]learnedUse
+	patterns []learnedUse // those that match more than one name
+}
+
+func (l *learnedNames) add(u learnedUse) {
+	n, exact := u.pattern.Exact()
+	if !exact {
+		l.patterns = append(l.patterns, u)
+		return
+	}
+	if l.exact == nil {
+		l.exact = map[egress.Name][]learnedUse{}
+	}
+	l.exact[n] = append(l.exact[n], u)
+}
+
 // Learn returns what to open for a DNS answer: none when no TCP or UDP rule has
 // the name, or when the address is guarded, which no name may lead to. now is the
 // time from which b.Expires is reckoned.
@@ -37,13 +55,12 @@ func (rs *Ruleset) Learn(b egress.Binding, now time.Time) (elements []Element) {
 	if addr.Is6() {
 		family = families[1]
 	}
-	for _, u := range rs.learned {
-		if u.scope != b.Scope || !u.pattern.Match(b.Name) {
-			continue
-		}
-		e := Element{Set: u.sets + "." + family.name, Addr: addr, Mark: u.mark, Timeout: left}
-		if !has(elements, e.Set) {
-			elements = append(elements, e)
+	for _, uses := range [][]learnedUse{rs.learned.exact[b.Name], rs.learned.patterns} {
+		for _, u := range uses {
+			e := Element{Set: u.sets + "." + family.name, Addr: addr, Mark: u.mark, Timeout: left}
+			if u.scope == b.Scope && u.pattern.Match(b.Name) && !has(elements, e.Set) {
+				elements = append(elements, e)
+			}
 		}
 	}
 	return elements

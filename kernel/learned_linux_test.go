@@ -16,21 +16,6 @@ import (
 	"tidegate.io/tidegate/internal/netns/netnstest"
 )
 
-func binding(scope, name, addr string, left time.Duration) egress.Binding {
-	n, err := egress.ParseName(name)
-	if err != nil {
-		panic(err)
-	}
-	return egress.Binding{Scope: scope, Name: n, Addr: netip.MustParseAddr(addr), Expires: time.Unix(1000, 0).Add(left)}
-}
-
-func learn(rs *Ruleset, bs ...egress.Binding) (es []Element) {
-	for _, b := range bs {
-		es = append(es, rs.Learn(b, time.Unix(1000, 0))...)
-	}
-	return es
-}
-
 func TestLearnedAddressesOpenForTheirPortsOnly(t *testing.T) {
 	eachWay(t, func(t *testing.T, b *bench) {
 		rs := b.load(nil, rule(t, "git", nil, "tcp://git.example:9418", "udp://git.example:9418"))

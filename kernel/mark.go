@@ -9,8 +9,8 @@ import (
 // Mark is a connection's verdict as conntrack keeps it. It outlives the process,
 // so its layout is a format:
 //
-//	bit 31      28 27      24 23                     0
-//	   | not ours |  State   |      rule number       |
+//	bit 31     28 27      24 23                     0
+//	   | always 0 |  State  |      rule number       |
 //
 // The rule number is what Settings.Number gave for the rule, and 0 where no rule
 // is meant. Packets carry the same layout in their own mark, from the process's

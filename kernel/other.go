@@ -6,6 +6,8 @@ import (
 	"context"
 )
 
+// What is here is described beside its Linux form.
+
 // Table is there on Linux only.
 type Table struct{}
 

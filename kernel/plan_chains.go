@@ -20,7 +20,9 @@ const (
 	ntpSize         = 8 + 48 // RFC 5905 section 7.3: the header without extensions or MAC, behind UDP's
 	ntpModeMask     = 7
 	ntpModeClient   = 3
-	logRate         = 10 // reports a second and source
+	heldRate        = 20000 // queued packets a second and client, in both directions: some thousand connections
+	heldBurst       = 5000  // less than a queue's length, so that one client cannot fill it
+	logRate         = 10    // reports a second and source
 	logBurst        = 50
 	maxSources      = 65536 // a source beyond them is counted, and not logged
 	sourceTimeout   = "1m"
@@ -172,6 +174,13 @@ func (pl *planner) sharedChains() {
 	} else {
 		held = append(held, Rule{syn, hasOption{optionMPTCP}, odd})
 	}
+	flood := goTo(pl.deny(egress.TooManyPending, drop))
+	held = append(held, each(func(name string, src, _ field) Rule {
+		return Rule{original, limit{src, "held." + name, true, heldRate, heldBurst}, flood}
+	})...)
+	held = append(held, each(func(name string, _, dst field) Rule {
+		return Rule{reply, limit{dst, "held." + name, true, heldRate, heldBurst}, flood}
+	})...)
 	held = append(held, Rule{setPacketMark{NewMark(Held, 0)}, pl.queue(s.Queue, s.Queues, false)})
 	pl.chain("held", held...)
 

@@ -203,7 +203,7 @@ func (pl *planner) learnedRules(c client, g group) (rules []Rule) {
 			rules = append(rules, g.narrow(f.name, f.src, s.match(), markFrom{f.dst, name + "." + f.name}, accept))
 		}
 		for _, u := range by[s] {
-			pl.rs.learned = append(pl.rs.learned, learnedUse{c.Name, u.endpoint.Host.(egress.Pattern), name, u.mark})
+			pl.rs.learned.add(learnedUse{c.Name, u.endpoint.Host.(egress.Pattern), name, u.mark})
 		}
 	}
 	return rules

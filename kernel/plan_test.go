@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -123,4 +124,19 @@ func TestPlansAreAsWritten(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
+}
+
+func binding(scope, name, addr string, left time.Duration) egress.Binding {
+	n, err := egress.ParseName(name)
+	if err != nil {
+		panic(err)
+	}
+	return egress.Binding{Scope: scope, Name: n, Addr: netip.MustParseAddr(addr), Expires: time.Unix(1000, 0).Add(left)}
+}
+
+func learn(rs *Ruleset, bs ...egress.Binding) (es []Element) {
+	for _, b := range bs {
+		es = append(es, rs.Learn(b, time.Unix(1000, 0))...)
+	}
+	return es
 }

@@ -16,7 +16,7 @@ func Probe() (Features, error) {
 	if err != nil {
 		return f, fmt.Errorf("probe: %w", err)
 	}
-	defer s.close()
+	defer func() { _ = s.close() }()
 	for _, p := range []struct {
 		feature   *bool
 		statement Statement

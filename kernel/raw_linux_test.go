@@ -15,8 +15,6 @@ import (
 	"tidegate.io/tidegate/internal/netns"
 )
 
-const flagPSH = 8
-
 // rawTTL tells the packets of a rawClient from those of the kernel beneath it,
 // whose resets are held back.
 const rawTTL = 63

@@ -33,8 +33,7 @@ func rawSocket(family, level, headerIncluded int) (int, error) {
 		return -1, err
 	}
 	if err := unix.SetsockoptInt(s, level, headerIncluded, 1); err != nil {
-		unix.Close(s)
-		return -1, err
+		return -1, errors.Join(err, unix.Close(s))
 	}
 	return s, nil
 }

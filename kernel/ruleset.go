@@ -17,7 +17,7 @@ type Ruleset struct {
 	Proxy    bool // a policy route brings packets marked Proxied to local sockets
 	Sysctls  []Sysctl
 
-	learned []learnedUse
+	learned learnedNames
 }
 
 // Chain is a list of rules. Hook is nil for a chain that others jump to.

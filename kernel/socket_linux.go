@@ -25,8 +25,7 @@ func openSocket(family int) (*socket, error) {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("bind netlink socket: %w", err)
+		return nil, errors.Join(fmt.Errorf("bind netlink socket: %w", err), unix.Close(fd))
 	}
 	f := os.NewFile(uintptr(fd), "netlink")
 	raw, err := f.SyscallConn()

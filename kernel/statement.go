@@ -1,9 +1,6 @@
 package kernel
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // Statement is one part of a rule: a comparison, or something that is done. The
 // text is nft's.
@@ -289,9 +286,3 @@ func (v verdict) text() string { return string(v) }
 
 func goTo(chain string) verdict   { return verdict(gotoVerb + chain) }
 func jumpTo(chain string) verdict { return verdict(jumpVerb + chain) }
-
-// target splits a verdict into its verb and its chain.
-func (v verdict) target() (verb, chain string) {
-	verb, chain, _ = strings.Cut(string(v), " ")
-	return verb, chain
-}

@@ -4,7 +4,7 @@ import "golang.org/x/sys/unix"
 
 // What linux/netfilter/nfnetlink_*.h defines and golang.org/x/sys/unix lacks.
 const (
-	typeQueuePacket  = unix.NFNL_SUBSYS_QUEUE<<8 | 0
+	typeQueuePacket  = unix.NFNL_SUBSYS_QUEUE << 8
 	typeQueueVerdict = unix.NFNL_SUBSYS_QUEUE<<8 | 1
 	typeQueueConfig  = unix.NFNL_SUBSYS_QUEUE<<8 | 2
 
@@ -26,7 +26,7 @@ const (
 	nfqFlagGSO       = 4
 	nfDrop, nfAccept = 0, 1
 
-	typeLogPacket = unix.NFNL_SUBSYS_ULOG<<8 | 0
+	typeLogPacket = unix.NFNL_SUBSYS_ULOG << 8
 	typeLogConfig = unix.NFNL_SUBSYS_ULOG<<8 | 1
 
 	nfulaPayload = 9
@@ -40,7 +40,7 @@ const (
 	nfulCmdBind    = 1
 	nfulCopyPacket = 2
 
-	typeConntrackNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	typeConntrackNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
 	typeConntrackGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	typeConntrackDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 

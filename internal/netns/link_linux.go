@@ -163,7 +163,7 @@ func setOffloads(device string, value uint32) error {
 	if err != nil {
 		return fmt.Errorf("link %s: offloads: %w", device, err)
 	}
-	defer unix.Close(s)
+	defer func() { _ = unix.Close(s) }()
 	for _, cmd := range offloads {
 		err := ethtoolSet(s, device, cmd, value)
 		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {

@@ -1,0 +1,71 @@
+package kernel
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/internal/netns/netnstest"
+)
+
+func TestReadingAndAnsweringAllocatesNothing(t *testing.T) {
+	packet := message(nil, typeQueuePacket, 0, 2, 0, attr(attr(nil, nfqaPacketHeader, []byte{0, 0, 0, 7, 8, 0, 2, 0}), nfqaPayload, make([]byte, 1500)))
+	q := &Queue{num: 100, out: make([]byte, 0, maxUnsent), batch: make([]Packet, 0, batchLen)}
+	if n := testing.AllocsPerRun(100, func() {
+		q.batch = appendPackets(q.batch[:0], packet)
+		for _, p := range q.batch {
+			q.Verdict(p.ID, true, NewMark(Allowed, 1))
+		}
+		q.out = q.out[:0]
+	}); n != 0 {
+		t.Errorf("%v allocations a packet", n)
+	}
+}
+
+// cpu is what the process has used, in nanoseconds.
+func cpu(b *testing.B) int64 {
+	var r unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &r))
+	return r.Utime.Nano() + r.Stime.Nano()
+}
+
+// BenchmarkQueue sends SYNs through the gateway: to a port that an address rule
+// permits, which is plain forwarding, and to one that is queued and accepted. The
+// sender's own time is in both.
+func BenchmarkQueue(b *testing.B) {
+	netnstest.Need(b)
+	for _, row := range []struct {
+		name string
+		port uint16
+	}{{"forwarded", 9000}, {"queued", 443}} {
+		b.Run(row.name, func(b *testing.B) {
+			bn := newBench(b, false)
+			bn.load(func(s *Settings) { s.Masquerade = false }, rule(b, "any", nil, "tcp://0.0.0.0/0:9000"), rule(b, "web", nil, "https://a.example:443"))
+			var seen atomic.Int64
+			bn.run(100, QueueOptions{}, func(q *Queue, batch []Packet) {
+				for _, p := range batch {
+					q.Verdict(p.ID, true, 0)
+				}
+				seen.Add(int64(len(batch)))
+			})
+			var out *Resetter
+			must(b, bn.client.Do(func() (err error) { out, err = OpenResetter(); return err }))
+			defer out.Close()
+			src, dst := netip.MustParseAddr(clientAddrs[0]), netip.AddrPortFrom(netip.MustParseAddr("20.50.0.1"), row.port) // not there: no answers
+			packets := make([][]byte, 20000)
+			for i := range packets {
+				packets[i] = tcpPacket(netip.AddrPortFrom(src, uint16(1024+i)), dst, 1, 0, flagSYN, nil, nil)
+			}
+			start := cpu(b)
+			b.ResetTimer()
+			for i := range b.N {
+				_ = out.Send(packets[i%len(packets)])
+				for row.port == 443 && int64(i)-seen.Load() > 1000 {
+				}
+			}
+			b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
