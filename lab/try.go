@@ -26,6 +26,7 @@ type Case struct {
 	About string          // for a rule, the endpoint
 	Name  string          // reads on after "a node": "asks MCR for /v2/"
 	Deny  []egress.Reason // the reasons for which the gateway may stop it; empty: it must pass
+	Quiet bool            // the gateway may stop it without a word: there was nothing to decide
 	Run   func(ctx context.Context, t *Try) error
 }
 
@@ -64,7 +65,10 @@ func (r Result) As(plain bool) bool {
 	case plain:
 		return r.Reached
 	}
-	return !r.Reached && r.Denied && slices.Contains(r.Deny, r.Reason)
+	if r.Reached {
+		return false
+	}
+	return r.Denied && slices.Contains(r.Deny, r.Reason) || r.Quiet && !r.Denied
 }
 
 // Bounds of one try.
