@@ -22,7 +22,7 @@ func Attacks(z *Zone, policy *egress.Policy) []Case {
 	m := &misses{boot: boot{zone: z, policy: policy}}
 	m.https = append(names(policy, egress.HTTPS, 443), m.wildInstances()...)
 	for _, name := range m.https {
-		if len(name) > len(evilSuffix)+1 && len(z.Addrs(name)) > 1 {
+		if len(name) > len(evilSuffix)+1 && len(z.Addrs(name)) > 1 && !m.isAPI(name) {
 			m.decoys(name)
 			m.retries(name)
 			m.reusedPorts(name)
@@ -60,44 +60,45 @@ func (m *misses) decoys(name string) {
 		return nil
 	}
 	for _, d := range []struct {
-		what string
-		how  rawHow
-		play func(c *rawTCP, good, evil []byte) error
+		what  string
+		how   rawHow
+		reset bool // it plays with a reset
+		play  func(c *rawTCP, good, evil []byte) error
 	}{
-		{"that dies on the way", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"that dies on the way", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, ttl: hopsToDie}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with a wrong checksum", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with a wrong checksum", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, badSum: true}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with an old timestamp", rawHow{stamps: true}, func(c *rawTCP, good, evil []byte) error {
+		{"with an old timestamp", rawHow{stamps: true}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, oldStamp: true}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with an MD5 signature", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with an MD5 signature", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, md5: true}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with an MD5 signature and a FIN", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with an MD5 signature and a FIN", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH | flagFIN, md5: true}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with an acknowledgement that is too old", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with an acknowledgement that is too old", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, ack: -70000}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with an acknowledgement of what was never sent", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with an acknowledgement of what was never sent", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, ack: 100000}, segment{data: evil, flags: flagPSH})
 		}},
-		{"without an acknowledgement", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"without an acknowledgement", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, noACK: true}, segment{data: evil, flags: flagPSH})
 		}},
-		{"before the window", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"before the window", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{at: -10000, data: good, flags: flagPSH}, segment{data: evil, flags: flagPSH})
 		}},
-		{"far ahead, with a FIN", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"far ahead, with a FIN", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{at: 300000, data: good, flags: flagPSH | flagFIN}, segment{data: evil, flags: flagPSH})
 		}},
-		{"with a reset that dies on the way", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"with a reset that dies on the way", rawHow{}, true, func(c *rawTCP, good, evil []byte) error {
 			return send(c, segment{data: good, flags: flagPSH, ttl: hopsToDie}, segment{at: len(good), flags: flagRST, ttl: hopsToDie}, segment{data: evil, flags: flagPSH})
 		}},
-		{"that a later one overlaps", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"that a later one overlaps", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			half := len(good) / 4 // the name is behind it
 			return send(c,
 				segment{at: half, data: good[half:], flags: flagPSH},       // out of order: the server keeps it
@@ -105,7 +106,7 @@ func (m *misses) decoys(name string) {
 				segment{data: evil[:half-1], flags: flagPSH},
 			)
 		}},
-		{"in two halves, the second of which dies on the way", rawHow{}, func(c *rawTCP, good, evil []byte) error {
+		{"in two halves, the second of which dies on the way", rawHow{}, false, func(c *rawTCP, good, evil []byte) error {
 			half := len(good) / 4
 			return send(c,
 				segment{data: evil[:half], flags: flagPSH},
@@ -113,10 +114,10 @@ func (m *misses) decoys(name string) {
 				segment{at: half, data: evil[half:], flags: flagPSH},
 			)
 		}},
-		{"inside the SYN", rawHow{early: sni(name).record()}, func(c *rawTCP, _, evil []byte) error { // ignored without Fast Open
+		{"inside the SYN", rawHow{early: sni(name).record()}, false, func(c *rawTCP, _, evil []byte) error { // ignored without Fast Open
 			return send(c, segment{data: evil, flags: flagPSH})
 		}},
-		{"of one byte that is urgent", rawHow{}, func(c *rawTCP, _, evil []byte) error {
+		{"of one byte that is urgent", rawHow{}, false, func(c *rawTCP, _, evil []byte) error {
 			at := bytes.Index(evil, []byte("."+evilSuffix))
 			with := append(append(bytes.Clone(evil[:at]), 'a'), evil[at:]...) // the server takes the urgent byte out
 			return send(c, segment{data: with, flags: flagPSH | flagURG, urgent: uint16(at + 1)})
@@ -136,6 +137,7 @@ func (m *misses) decoys(name string) {
 				}
 				return c.answer(ctx)
 			})
+			m.cases[len(m.cases)-1].Quiet = d.reset // the client itself has ended what was allowed
 		}
 	}
 }

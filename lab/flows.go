@@ -61,7 +61,8 @@ func (l *FlowLog) catchUp() error {
 	}
 }
 
-// find waits for a decision about t: a denial if there must be one, else whatever was decided last.
+// find waits for a decision about t: for the first denial, if there must be one, for what follows a denied connection may
+// be denied for another reason; else for whatever was decided last.
 func (l *FlowLog) find(ctx context.Context, t interface{ knows(*egress.Flow) bool }, denial bool) (egress.Flow, bool) {
 	ctx, cancel := context.WithTimeout(ctx, logGrace)
 	defer cancel()
@@ -72,16 +73,16 @@ func (l *FlowLog) find(ctx context.Context, t interface{ knows(*egress.Flow) boo
 		}
 		var last *egress.Flow
 		for i := range flows {
-			f := &flows[len(flows)-1-i]
+			f := &flows[i]
 			if f.End || !t.knows(f) {
 				continue
 			}
-			if !denial || f.Verdict.Action == egress.Deny {
+			if last = f; denial && f.Verdict.Action == egress.Deny {
 				return *f, true
 			}
-			if last == nil {
-				last = f
-			}
+		}
+		if last != nil && !denial {
+			return *last, true
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):

@@ -19,7 +19,7 @@ func (m *misses) datagrams() {
 	for i, port := range udpPorts {
 		for _, v6 := range []bool{false, true} {
 			name, why := base[i%len(base)], noRule
-			if port == 443 {
+			if port == 443 || port == 80 {
 				why = []egress.Reason{egress.QUIC}
 			}
 			for _, name := range []string{name, "vm." + evilSuffix} {
@@ -68,7 +68,7 @@ func (m *misses) timeTunnel(where string, to func(context.Context, *Try) netip.A
 
 // packets: everything that IP can carry and that is neither TCP nor UDP.
 func (m *misses) packets() {
-	why := []egress.Reason{egress.ProtocolNotAllowed, egress.NoRule}
+	why := []egress.Reason{egress.ProtocolNotAllowed, egress.InvalidPacket} // conntrack knows some of them, and calls ours invalid
 	add := func(what string, number int, v6 bool, payload func(t *Try) []byte) {
 		m.deny("raw packets", fmt.Sprintf("sends %s over %s", what, family(v6)), why, func(_ context.Context, t *Try) error {
 			b := payload(t)
