@@ -24,7 +24,8 @@ type Server struct {
 	// UDP and TCP are where clients ask; Run closes them. On a wildcard UDP
 	// socket each answer leaves from the address its query was sent to, so that
 	// redirected queries are answered on any route. A socket behind TPROXY must
-	// be transparent and bound to the port that clients dial.
+	// be transparent and bound to the port that clients dial. A socket is read
+	// by one core; several that share a port (SO_REUSEPORT) use several.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 
@@ -115,9 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
 		wantDestination(conn)
-		for range readers() {
-			all.Go(func() error { return s.serveUDP(ctx, conn) })
-		}
+		all.Go(func() error { return s.serveUDP(ctx, conn) })
 	}
 	for _, l := range s.TCP {
 		defer context.AfterFunc(ctx, func() { l.Close() })()
