@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -112,14 +113,21 @@ func (s *Server) setup() {
 func (s *Server) Run(ctx context.Context) error {
 	s.setup()
 	all, ctx := errgroup.WithContext(ctx)
+	closing := func(c io.Closer) { // ends reads that block, and is waited for
+		all.Go(func() error {
+			<-ctx.Done()
+			_ = c.Close()
+			return nil
+		})
+	}
 	for _, conn := range s.UDP {
-		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
 		wantDestination(conn)
+		closing(conn)
 		all.Go(func() error { return s.serveUDP(ctx, conn) })
 	}
 	for _, l := range s.TCP {
-		defer context.AfterFunc(ctx, func() { l.Close() })()
+		closing(l)
 		all.Go(func() error { return s.serveTCP(ctx, l) })
 	}
 	all.Go(func() error { s.probe(ctx); return nil })
