@@ -51,7 +51,7 @@ type Server struct {
 	Internal func(n egress.Name, a netip.Addr) bool
 
 	// Learn is told the addresses of an answer before the answer leaves; it may
-	// take up to learnWait, then the answer leaves anyway and is counted.
+	// take up to 100 ms, then the answer leaves anyway and is counted.
 	// Guarded addresses are never among them. Expires is when the client has to
 	// ask again: the receiver adds what grace it gives. Returning an error
 	// means "not programmed": it is counted, and the next answer reports
