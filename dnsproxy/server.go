@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -24,7 +25,8 @@ type Server struct {
 	// UDP and TCP are where clients ask; Run closes them. On a wildcard UDP
 	// socket each answer leaves from the address its query was sent to, so that
 	// redirected queries are answered on any route. A socket behind TPROXY must
-	// be transparent and bound to the port that clients dial.
+	// be transparent and bound to the port that clients dial. A socket is read
+	// by one core; several that share a port (SO_REUSEPORT) use several.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 
@@ -49,7 +51,7 @@ type Server struct {
 	Internal func(n egress.Name, a netip.Addr) bool
 
 	// Learn is told the addresses of an answer before the answer leaves; it may
-	// take up to learnWait, then the answer leaves anyway and is counted.
+	// take up to 100 ms, then the answer leaves anyway and is counted.
 	// Guarded addresses are never among them. Expires is when the client has to
 	// ask again: the receiver adds what grace it gives. Returning an error
 	// means "not programmed": it is counted, and the next answer reports
@@ -111,16 +113,21 @@ func (s *Server) setup() {
 func (s *Server) Run(ctx context.Context) error {
 	s.setup()
 	all, ctx := errgroup.WithContext(ctx)
+	closing := func(c io.Closer) { // ends reads that block, and is waited for
+		all.Go(func() error {
+			<-ctx.Done()
+			_ = c.Close()
+			return nil
+		})
+	}
 	for _, conn := range s.UDP {
-		defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
 		wantDestination(conn)
-		for range readers() {
-			all.Go(func() error { return s.serveUDP(ctx, conn) })
-		}
+		closing(conn)
+		all.Go(func() error { return s.serveUDP(ctx, conn) })
 	}
 	for _, l := range s.TCP {
-		defer context.AfterFunc(ctx, func() { l.Close() })()
+		closing(l)
 		all.Go(func() error { return s.serveTCP(ctx, l) })
 	}
 	all.Go(func() error { s.probe(ctx); return nil })
