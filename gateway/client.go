@@ -171,7 +171,7 @@ func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 		return
 	}
 	f.hold(c, h)
-	if c.state != reading || !more || f.read(c) != wire.ErrMore {
+	if c.state != reading || !more || f.read(c) == nil {
 		return
 	}
 	switch {
