@@ -161,11 +161,12 @@ func (f *Follower) expire(c *conn) {
 // Stats says how much a Follower keeps at the moment.
 type Stats struct {
 	Connections int // followed
-	Bytes       int // of buffers for their first bytes
+	Held        int // packets that wait in the queue
+	Bytes       int // of buffers for first bytes
 	Sources     int // clients that have any
 }
 
 // Stats may be called by the goroutine that the Follower belongs to.
 func (f *Follower) Stats() Stats {
-	return Stats{len(f.conns), f.sources.bytes, len(f.sources.by)}
+	return Stats{len(f.conns), f.sources.held, f.sources.bytes, len(f.sources.by)}
 }

@@ -156,6 +156,8 @@ func TestAttacks(t *testing.T) {
 			}, egress.ServerNameChanged},
 		{"the second hello is sent before it is asked for",
 			func(r *rig) { r.handshake().say(0, allowed); r.say(size, denied) }, egress.MalformedHello},
+		{"the second hello arrives before the first",
+			func(r *rig) { r.handshake().say(size, denied); r.say(0, allowed) }, egress.MalformedHello},
 		{"both hellos in one segment", func(r *rig) { r.handshake().say(0, join(allowed, denied)) }, egress.MalformedHello},
 		{"the second hello behind early data, before it is asked for",
 			func(r *rig) {
@@ -294,6 +296,7 @@ func TestLegal(t *testing.T) {
 		{"with a timestamp and selective acknowledgement", small, func(r *rig) {
 			r.say(0, small, tcpOption(8, 10, 0, 0, 0, 1, 0, 0, 0, 0), tcpOption(4, 2))
 		}},
+		{"with its beginning sent again", small, func(r *rig) { r.say(0, small); r.say(0, small[:10]) }},
 		{"with a keep-alive in front", small, func(r *rig) { r.client(wire.ACK, -1, nil); r.say(0, small) }},
 		{"with a SYN sent twice", small, func(r *rig) { r.syn(); r.synAck(); r.say(0, small) }},
 		{"with congestion marks", small, func(r *rig) { r.client(push|wire.CWR|wire.ECE, 0, small) }},
@@ -376,6 +379,23 @@ func TestHoldAndRelease(t *testing.T) {
 		lost := r.say(0, hello[:100])
 		if r.fate(again) != "dropped" || r.fate(lost) != "passed" {
 			t.Errorf("%s and %s", r.fate(again), r.fate(lost))
+		}
+	})
+	t.Run("a FIN in the middle of what was sent is dropped, and one behind a hole", func(t *testing.T) {
+		r := newRig(t).handshake()
+		r.say(0, hello[:100])
+		for _, id := range []uint32{r.client(wire.FIN|wire.ACK, 50, nil), r.client(push|wire.FIN, 10, hello[10:20]), r.client(wire.FIN|wire.ACK, 101, nil)} {
+			if r.fate(id) != "dropped" || len(r.flows) > 0 {
+				t.Errorf("%s: %s", r.fate(id), r.words())
+			}
+		}
+	})
+	t.Run("early data that came before its hello waits for the answer", func(t *testing.T) {
+		r := newRig(t).handshake()
+		small := clientHello(good)
+		early := r.say(len(small), wiretest.Record(23, 0x0303, make([]byte, 300)))
+		if id := r.say(0, small); r.fate(id) != "passed" || r.fate(early) != "held" {
+			t.Errorf("the hello is %s and the early data %s", r.fate(id), r.fate(early))
 		}
 	})
 	t.Run("early data waits for the answer", func(t *testing.T) {
@@ -464,6 +484,15 @@ func TestConfirmation(t *testing.T) {
 		}
 		if id := r.answer(len(hello), 0, say[:30]); r.fate(id) != "allowed" {
 			t.Errorf("the lost beginning is %s", r.fate(id))
+		}
+	})
+	t.Run("what the server sends again does not count back", func(t *testing.T) {
+		r := newRig(t).handshake()
+		r.say(0, hello)
+		r.answer(len(hello), 0, serverHello()[:40])
+		r.answer(len(hello), 0, serverHello()[:10])
+		if id := r.client(wire.ACK, len(hello), nil); r.fate(id) != "passed" {
+			t.Errorf("the client's acknowledgement is %s", r.fate(id))
 		}
 	})
 	t.Run("a server that refuses with an alert ends it", func(t *testing.T) {
@@ -594,6 +623,22 @@ func TestSYN(t *testing.T) {
 			t.Error(r.words())
 		}
 	})
+	t.Run("sent again after data has passed it is dropped", func(t *testing.T) {
+		r := newRig(t).handshake()
+		r.say(0, clientHello(good)[:50])
+		r.after(releaseAfter)
+		if id := r.syn(); r.fate(id) != "dropped" {
+			t.Error(r.fate(id))
+		}
+	})
+	t.Run("data before its answer is dropped", func(t *testing.T) {
+		r := newRig(t)
+		r.syn()
+		r.heard = -int(r.sisn + 1) // an acknowledgement number of 0
+		if id := r.say(0, clientHello(good)); r.fate(id) != "dropped" {
+			t.Error(r.fate(id))
+		}
+	})
 	t.Run("from the server is a simultaneous open, and dropped", func(t *testing.T) {
 		r := newRig(t)
 		r.syn()
@@ -640,6 +685,22 @@ func TestSYN(t *testing.T) {
 	})
 }
 
+// TestDeniedSYNEndsWhatWas: what is queued behind a SYN must not ride the verdict on the connection
+// before.
+func TestDeniedSYNEndsWhatWas(t *testing.T) {
+	r := newRig(t).handshake()
+	hello := clientHello(good)
+	r.say(0, hello)
+	r.answer(len(hello), 0, serverHello())
+	r.policy = policyOf(t, "other https://other.example.com:8443")
+	if id := r.syn(); r.fate(id) != "cut" {
+		t.Fatalf("the SYN is %s", r.fate(id))
+	}
+	if id := r.say(0, clientHello(evil)); r.fate(id) != "cut" {
+		t.Errorf("what comes behind it is %s", r.fate(id))
+	}
+}
+
 func TestResetsOfTheEnds(t *testing.T) {
 	hello := clientHello(good)
 	t.Run("the client gives up while its hello is held", func(t *testing.T) {
@@ -673,6 +734,14 @@ func TestResetsOfTheEnds(t *testing.T) {
 		r.server(wire.RST, 0, 500, nil)
 		if id := r.say(0, hello); r.fate(id) != "passed" || len(r.flows) > 0 {
 			t.Error(r.fate(id), r.words())
+		}
+	})
+	t.Run("the client closes after early data that is held", func(t *testing.T) {
+		r := newRig(t).handshake()
+		r.say(0, hello)
+		r.say(len(hello), wiretest.Record(23, 0x0303, make([]byte, 35)))
+		if id := r.client(wire.FIN|wire.ACK, len(hello)+40, nil); r.fate(id) != "held" {
+			t.Error(r.fate(id))
 		}
 	})
 	t.Run("the client closes after its hello", func(t *testing.T) {
@@ -931,6 +1000,35 @@ func TestLimits(t *testing.T) {
 		if want := len(hello)/2 - maxAhead; dropped != want {
 			t.Errorf("%d are, want %d", dropped, want)
 		}
+	})
+	t.Run("packets in the queue, of one connection", func(t *testing.T) {
+		r := newRig(t).handshake()
+		hello := clientHello(good)
+		for i := range maxHeld + 5 {
+			if id := r.say(1+i, hello[1+i:2+i]); (r.fate(id) == "held") != (i < maxHeld) {
+				t.Fatalf("segment %d is %s", i, r.fate(id))
+			}
+		}
+	})
+	t.Run("packets in the queue, of one source", func(t *testing.T) {
+		r := newRig(t)
+		hello := clientHello(good)
+		for i := range maxSourceHeld/maxHeld + 2 {
+			r.src = netip.AddrPortFrom(node.Addr(), uint16(10000+i))
+			r.handshake()
+			for i := range maxHeld {
+				r.say(1+i, hello[1+i:2+i])
+			}
+		}
+		if st := r.f.Stats(); st.Held != maxSourceHeld {
+			t.Errorf("%d are held", st.Held)
+		}
+		r.src = netip.MustParseAddrPort("10.224.0.5:50000")
+		if id := r.handshake().say(0, hello[:50]); r.fate(id) != "held" {
+			t.Errorf("another source's is %s", r.fate(id))
+		}
+		r.after(quietFor)
+		r.empty()
 	})
 	t.Run("recent connections are bounded", func(t *testing.T) {
 		r := newRig(t)
