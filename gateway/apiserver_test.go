@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,17 +19,28 @@ func TestAPIServers(t *testing.T) {
 		one, two := netip.MustParseAddr("20.9.9.1"), netip.MustParseAddr("20.9.9.2")
 		now, ttl, fault := []netip.Addr{one}, time.Minute, error(nil)
 		asked, failed := 0, 0
+		var mu sync.Mutex // held but while time passes
 		var changes []string
 		a := &APIServers{
 			Lookup: func(_ context.Context, n egress.Name) ([]netip.Addr, time.Duration, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				if n != name {
 					t.Errorf("asked for %s", n)
 				}
 				asked++
 				return now, ttl, fault
 			},
-			Changed: func(cluster string, addrs []netip.Addr) { changes = append(changes, fmt.Sprint(cluster, addrs)) },
-			Failed:  func(string, egress.Name, error) { failed++ },
+			Changed: func(cluster string, addrs []netip.Addr) {
+				mu.Lock()
+				defer mu.Unlock()
+				changes = append(changes, fmt.Sprint(cluster, addrs))
+			},
+			Failed: func(string, egress.Name, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				failed++
+			},
 		}
 		a.Follow([]egress.Cluster{{Name: "prod", APIServer: name}, {Name: "plain"}})
 		ctx, stop := context.WithCancel(t.Context())
@@ -36,9 +48,13 @@ func TestAPIServers(t *testing.T) {
 		go func() { ended <- a.Run(ctx) }()
 
 		pass := func(d time.Duration) {
+			mu.Unlock()
 			time.Sleep(d)
 			synctest.Wait()
+			mu.Lock()
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		is := func(when string, addr netip.Addr, want bool) {
 			t.Helper()
 			if got := a.Current("prod", addr); got != want {

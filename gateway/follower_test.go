@@ -820,7 +820,14 @@ func TestLookup(t *testing.T) {
 		if r.words() != "deny answer-lacks-address" {
 			t.Error(r.words())
 		}
+		r.empty()
+		r.src = netip.AddrPortFrom(node.Addr(), 50001)
+		r.handshake().say(0, hello)
+		if len(r.lookups) != 2 {
+			t.Errorf("then asked for %v", r.lookups)
+		}
 		r.f.Resolved(r.now, good, []netip.Addr{elsewhere.Addr()}, nil)
+		r.answer(len(hello), 0, serverHello())
 		r.empty()
 	})
 	t.Run("a name is asked for once at a time", func(t *testing.T) {

@@ -77,7 +77,7 @@ func WriteJournal(w io.Writer, bindings iter.Seq[egress.Binding]) error {
 			return err
 		}
 	}
-	out.Write(buf) // a bufio.Writer keeps its first error for Flush
+	_, _ = out.Write(buf) // a bufio.Writer keeps its first error for Flush
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}

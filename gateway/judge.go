@@ -140,12 +140,15 @@ func (f *Follower) ask(c *conn, v egress.Verdict) {
 	}
 }
 
-// forgetLookup takes a connection off those that wait for its name. The look-up goes on, so
-// its entry stays.
+// forgetLookup takes a connection off those that wait for its name. When none waits any more, the
+// next one asks again: an answer that late may never come.
 func (f *Follower) forgetLookup(c *conn) {
 	waiting := f.lookups[c.known.Name]
 	if i := slices.Index(waiting, c.key); i >= 0 {
-		f.lookups[c.known.Name] = slices.Delete(waiting, i, i+1)
+		waiting = slices.Delete(waiting, i, i+1)
+	}
+	if f.lookups[c.known.Name] = waiting; len(waiting) == 0 {
+		delete(f.lookups, c.known.Name)
 	}
 }
 

@@ -76,19 +76,18 @@ type rig struct {
 	policy *egress.Policy
 	names  *Bindings
 
-	src, dst   netip.AddrPort
-	isn, sisn  uint32 // sequence numbers of the two SYNs
-	heard      int    // how much of the server's stream the client acknowledges
-	id         uint32
-	verdicts   map[uint32]verdict
-	order      []uint32
-	packets    map[uint32]wire.Packet
-	resets     []wire.Packet
-	flows      []egress.Flow
-	lookups    []egress.Name
-	seen, got  []byte // by the server: last version of each byte, first version of each byte
-	have       []bool
-	violations []string
+	src, dst  netip.AddrPort
+	isn, sisn uint32 // sequence numbers of the two SYNs
+	heard     int    // how much of the server's stream the client acknowledges
+	id        uint32
+	verdicts  map[uint32]verdict
+	order     []uint32
+	packets   map[uint32]wire.Packet
+	resets    []wire.Packet
+	flows     []egress.Flow
+	lookups   []egress.Name
+	seen, got []byte // by the server: last version of each byte, first version of each byte
+	have      []bool
 }
 
 type verdict struct {
