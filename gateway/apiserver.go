@@ -169,6 +169,7 @@ func (a *APIServers) ask(ctx context.Context, all map[string]*followed) {
 
 // take works one answer in. A failure, and an answer without addresses, change nothing.
 func (f *followed) take(r found, now time.Time) {
+	maps.DeleteFunc(f.until, func(_ netip.Addr, until time.Time) bool { return !until.IsZero() && !now.Before(until) })
 	if r.err != nil || len(r.addrs) == 0 {
 		f.due = now.Add(apiAtLeast)
 		if len(f.until) == 0 {
@@ -180,8 +181,6 @@ func (f *followed) take(r found, now time.Time) {
 	for addr, until := range f.until {
 		if until.IsZero() {
 			f.until[addr] = now.Add(apiOverlap)
-		} else if !now.Before(until) {
-			delete(f.until, addr)
 		}
 	}
 	for _, addr := range r.addrs {

@@ -136,7 +136,7 @@ func (f *Follower) data(c *conn, h held, payload []byte) {
 	known := c.client.has(h.from, h.to)
 	switch {
 	case h.fin && (h.from > c.client.next || h.to < len(c.client.buf)), // not the end of what was sent: a decoy
-		len(c.held) == maxHeld && !known,
+		!known && f.full(c),
 		c.client.scattered(h.from, h.to):
 		f.drops(h.id, c.observe) // an honest client sends it again
 		return
@@ -171,7 +171,7 @@ func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 		return
 	}
 	f.hold(c, h)
-	if c.state != reading || !more || f.read(c) != wire.ErrMore {
+	if c.state != reading || !more || f.read(c) == nil {
 		return
 	}
 	switch {
@@ -207,7 +207,7 @@ func (f *Follower) afterHello(c *conn, h held, known bool) {
 		f.pass(c, h)
 	case known && h.from < h.to && !c.observe:
 		f.Verdict(h.id, false, 0) // what it repeats is held
-	case len(c.held) == maxHeld:
+	case f.full(c) && !c.observe:
 		f.Verdict(h.id, false, 0)
 	default:
 		f.hold(c, h)

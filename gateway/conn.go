@@ -61,10 +61,6 @@ type held struct {
 }
 
 const (
-	// maxHeld bounds the packets of one connection in the queue. A client's initial
-	// window is ten segments; what lies behind a lost one may be some more.
-	maxHeld = 64
-
 	// maxSpare is how many conns are kept for use again.
 	maxSpare = 1024
 
@@ -97,6 +93,7 @@ func (f *Follower) free(c *conn) {
 	if c.state == asking {
 		f.forgetLookup(c)
 	}
+	f.sources.release(c.source, len(c.held))
 	f.drop(&c.client, c.source)
 	f.drop(&c.server, c.source)
 	delete(f.conns, c.key)
@@ -127,20 +124,21 @@ func (f *Follower) hold(c *conn, h held) {
 	}
 	c.held = slices.Insert(c.held, at, h)
 	c.bytes += h.to - h.from
+	f.sources.hold(c.source)
 }
 
-// letGo lets the held packets pass that begin before limit and hold nothing behind a hole, in
-// order.
+// letGo lets the held packets pass that begin before limit, in order.
 func (f *Follower) letGo(c *conn, limit int) {
 	keep := c.held[:0]
 	for _, h := range c.held {
-		if h.from >= limit || h.to > c.client.next {
+		if h.from >= limit {
 			keep = append(keep, h)
 			continue
 		}
 		c.bytes -= h.to - h.from
 		f.pass(c, h)
 	}
+	f.sources.release(c.source, len(c.held)-len(keep))
 	c.held = keep
 }
 

@@ -25,9 +25,9 @@ type Config struct {
 	// refused, and what would have been is logged. Nil is never.
 	Observe func(cluster string) bool
 
-	// Lookup starts to ask DNS for a name, whose answer [Follower.Resolved] must be given
-	// once. It is used for clusters whose own DNS does not pass the gateway, must not
-	// block, and gets each name once at a time. Nil denies instead.
+	// Lookup starts to ask DNS for a name, whose answer [Follower.Resolved] must be given.
+	// It is used for clusters whose own DNS does not pass the gateway, must not block, and
+	// gets a name once for all connections that wait for it. Nil denies instead.
 	Lookup func(name egress.Name)
 
 	// Verdict answers for a packet, once for each that came. Not accepted, the packet
@@ -161,11 +161,12 @@ func (f *Follower) expire(c *conn) {
 // Stats says how much a Follower keeps at the moment.
 type Stats struct {
 	Connections int // followed
-	Bytes       int // of buffers for their first bytes
+	Held        int // packets that wait in the queue
+	Bytes       int // of buffers for first bytes
 	Sources     int // clients that have any
 }
 
 // Stats may be called by the goroutine that the Follower belongs to.
 func (f *Follower) Stats() Stats {
-	return Stats{len(f.conns), f.sources.bytes, len(f.sources.by)}
+	return Stats{len(f.conns), f.sources.held, f.sources.bytes, len(f.sources.by)}
 }

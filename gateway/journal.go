@@ -77,7 +77,7 @@ func WriteJournal(w io.Writer, bindings iter.Seq[egress.Binding]) error {
 			return err
 		}
 	}
-	out.Write(buf) // a bufio.Writer keeps its first error for Flush
+	_, _ = out.Write(buf) // a bufio.Writer keeps its first error for Flush
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
@@ -179,6 +179,8 @@ func parseBody(body []byte) (b egress.Binding, err error) {
 		return b, errors.New("a record without an address")
 	}
 	b.Addr, b.Scope = addr, string(fields[1])
-	b.Name, err = egress.ParseName(string(fields[2]))
+	if b.Name, err = egress.ParseName(string(fields[2])); err == nil && b.Name.String() != string(fields[2]) {
+		err = fmt.Errorf("name %q: not in canonical form", fields[2])
+	}
 	return b, err
 }

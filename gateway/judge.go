@@ -21,12 +21,11 @@ func (f *Follower) read(c *conn) error {
 	} else {
 		h, err = wire.ReadClientHello(stream)
 	}
-	var fault wire.Fault
 	switch {
-	case errors.As(err, &fault):
-		f.deny(c, reasonFor(fault))
+	case errors.Is(err, wire.ErrMore):
+		return wire.ErrMore
 	case err != nil:
-		return err
+		f.deny(c, reasonFor(err))
 	case c.retried && !c.hello.SameServer(h):
 		f.deny(c, egress.ServerNameChanged)
 	default:
@@ -38,11 +37,11 @@ func (f *Follower) read(c *conn) error {
 }
 
 // reasonFor is the reason that a fault in a hello is denied for.
-func reasonFor(fault wire.Fault) egress.Reason {
-	switch fault {
-	case wire.ErrNotTLS:
+func reasonFor(fault error) egress.Reason {
+	switch {
+	case errors.Is(fault, wire.ErrNotTLS):
 		return egress.NotTLS
-	case wire.ErrRecords, wire.ErrHelloSize:
+	case errors.Is(fault, wire.ErrRecords), errors.Is(fault, wire.ErrHelloSize):
 		return egress.HelloTooLarge
 	}
 	return egress.MalformedHello
@@ -141,12 +140,15 @@ func (f *Follower) ask(c *conn, v egress.Verdict) {
 	}
 }
 
-// forgetLookup takes a connection off those that wait for its name. The look-up goes on, so
-// its entry stays.
+// forgetLookup takes a connection off those that wait for its name. When none waits any more, the
+// next one asks again: an answer that late may never come.
 func (f *Follower) forgetLookup(c *conn) {
 	waiting := f.lookups[c.known.Name]
 	if i := slices.Index(waiting, c.key); i >= 0 {
-		f.lookups[c.known.Name] = slices.Delete(waiting, i, i+1)
+		waiting = slices.Delete(waiting, i, i+1)
+	}
+	if f.lookups[c.known.Name] = waiting; len(waiting) == 0 {
+		delete(f.lookups, c.known.Name)
 	}
 }
 

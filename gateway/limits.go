@@ -11,15 +11,19 @@ const (
 	maxSourceConns = 2048     // an eighth: a busy node opens some hundred at once
 	maxBytes       = 64 << 20 // buffers of all connections
 	maxSourceBytes = 8 << 20  // an eighth: 4,096 ordinary hellos, or 64 of the largest
+	maxHeld        = 64       // packets of one connection in the queue: an initial window is ten
+	maxSourceHeld  = 2048     // an eighth of the queue: one source must not fill it
+	maxAllHeld     = 12288    // three quarters: what is on its way must find room
 )
 
 // source is what one client address has.
-type source struct{ conns, bytes int }
+type source struct{ conns, bytes, held int }
 
 // sources counts for each and for all.
 type sources struct {
 	by    map[netip.Addr]*source
 	bytes int
+	held  int
 	spare []*source
 }
 
@@ -47,6 +51,22 @@ func (s *sources) make() *source {
 		return free
 	}
 	return &source{}
+}
+
+// full reports whether no more packets of c may wait in the queue.
+func (f *Follower) full(c *conn) bool {
+	return len(c.held) >= maxHeld || c.source.held >= maxSourceHeld || f.sources.held >= maxAllHeld
+}
+
+// hold counts a packet that waits in the queue, and release some that do not any more.
+func (s *sources) hold(src *source) {
+	src.held++
+	s.held++
+}
+
+func (s *sources) release(src *source, n int) {
+	src.held -= n
+	s.held -= n
 }
 
 // leave takes one connection off a source.

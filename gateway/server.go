@@ -151,6 +151,6 @@ func (f *Follower) retry(c *conn, id uint32, n int) {
 	f.Verdict(id, true, 0)
 	if len(c.client.buf) > c.from {
 		f.wait(c, &f.hellos)
-		f.read(c) // it was there before it was asked for: no more than a ChangeCipherSpec may be
+		_ = f.read(c) // it was there before it was asked for: no more than a ChangeCipherSpec may be
 	}
 }
