@@ -172,7 +172,7 @@ func replaceFile(path string, write func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // it is gone after the rename
 	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
