@@ -379,3 +379,24 @@ func TestConnectionsFromBeforeAreRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestWakeNeedNotWaitForATick(t *testing.T) {
+	netnstest.Need(t)
+	ns := netnstest.New(t)
+	var q *Queue
+	must(t, ns.Do(func() (err error) { q, err = OpenQueue(100, QueueOptions{}); return err }))
+	defer q.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	ticks, done := make(chan bool), make(chan error, 1)
+	go func() {
+		done <- q.Run(ctx, Handler{Every: time.Hour, Tick: func(time.Time) { ticks <- true }})
+	}()
+	<-ticks // the first
+	for range 100 {
+		time.Sleep(time.Millisecond) // so that the reader waits
+		q.Wake()
+		<-ticks
+	}
+	cancel()
+	must(t, <-done)
+}

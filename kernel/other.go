@@ -36,6 +36,7 @@ func (*Table) Close() error                            { return ErrUnsupported }
 func OpenQueue(uint16, QueueOptions) (*Queue, error)   { return nil, ErrUnsupported }
 func (*Queue) Run(context.Context, Handler) error      { return ErrUnsupported }
 func (*Queue) Verdict(uint32, bool, Mark)              {}
+func (*Queue) Wake()                                   {}
 func (*Queue) Stats() (QueueStats, error)              { return QueueStats{}, ErrUnsupported }
 func (*Queue) Close() error                            { return ErrUnsupported }
 func OpenLog(uint16) (*Log, error)                     { return nil, ErrUnsupported }

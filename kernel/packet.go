@@ -33,8 +33,8 @@ type Handler struct {
 	// is held by the kernel until it gets one; verdicts of a batch are sent
 	// when Packets returns.
 	Packets func(batch []Packet)
-	// Tick is called about every Every, whether packets come or not, for
-	// what has to happen after a while.
+	// Tick is called about every Every and after Queue.Wake, whether packets
+	// come or not, for what has to happen after a while.
 	Tick  func(now time.Time)
 	Every time.Duration // 0 is 10 ms
 }

@@ -14,13 +14,14 @@ import (
 )
 
 // Queue reads the packets of one NFQUEUE and sends their verdicts. All methods
-// but Stats belong to the goroutine that calls Run.
+// but Stats and Wake belong to the goroutine that calls Run.
 type Queue struct {
 	num     uint16
 	sock    *socket
 	out     []byte // verdict messages that are not sent yet
 	in      *datagrams
 	batch   []Packet // reused
+	woken   atomic.Bool
 	packets atomic.Uint64
 	lost    atomic.Uint64
 }
@@ -101,13 +102,19 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 	defer stop()
 	var next time.Time
 	for ctx.Err() == nil {
-		if now := time.Now(); !now.Before(next) {
+		if now := time.Now(); q.woken.Load() || !now.Before(next) {
 			next = now.Add(h.Every)
-			if h.Tick != nil {
-				h.Tick(now)
-			}
+			// Before what follows, so that no interruption is undone: what
+			// it is about is seen now, or interrupts the next read.
 			if err := q.sock.file.SetReadDeadline(next); err != nil {
 				return fmt.Errorf("queue %d: %w", q.num, err)
+			}
+			q.woken.Store(false)
+			if ctx.Err() != nil {
+				break
+			}
+			if h.Tick != nil {
+				h.Tick(now)
 			}
 		}
 		if err := errors.Join(q.flush(), q.read(h.Packets)); err != nil {
@@ -115,6 +122,13 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 		}
 	}
 	return q.flush()
+}
+
+// Wake makes Run call Handler.Tick now, or very soon. It may be called from any
+// goroutine, by one that has left something to be done there.
+func (q *Queue) Wake() {
+	q.woken.Store(true)
+	q.sock.interrupt()
 }
 
 // read waits for packets until the deadline, hands over what is there and sends
