@@ -21,7 +21,6 @@ type Queue struct {
 	out     []byte // verdict messages that are not sent yet
 	in      *datagrams
 	batch   []Packet // reused
-	woken   atomic.Bool
 	packets atomic.Uint64
 	lost    atomic.Uint64
 }
@@ -102,14 +101,13 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 	defer stop()
 	var next time.Time
 	for ctx.Err() == nil {
-		if now := time.Now(); q.woken.Load() || !now.Before(next) {
+		if now := time.Now(); !now.Before(next) {
 			next = now.Add(h.Every)
 			// Before what follows, so that no interruption is undone: what
-			// it is about is seen now, or interrupts the next read.
+			// it is about is seen now, or it ends the next read.
 			if err := q.sock.file.SetReadDeadline(next); err != nil {
 				return fmt.Errorf("queue %d: %w", q.num, err)
 			}
-			q.woken.Store(false)
 			if ctx.Err() != nil {
 				break
 			}
@@ -117,7 +115,11 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 				h.Tick(now)
 			}
 		}
-		if err := errors.Join(q.flush(), q.read(h.Packets)); err != nil {
+		err := errors.Join(q.flush(), q.read(h.Packets))
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			next = time.Time{}
+		case err != nil:
 			return fmt.Errorf("queue %d: %w", q.num, err)
 		}
 	}
@@ -126,17 +128,14 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 
 // Wake makes Run call Handler.Tick now, or very soon. It may be called from any
 // goroutine, by one that has left something to be done there.
-func (q *Queue) Wake() {
-	q.woken.Store(true)
-	q.sock.interrupt()
-}
+func (q *Queue) Wake() { q.sock.interrupt() }
 
 // read waits for packets until the deadline, hands over what is there and sends
-// the verdicts.
+// the verdicts. It returns os.ErrDeadlineExceeded when it is time for a tick.
 func (q *Queue) read(handle func([]Packet)) error {
 	n, err := q.sock.receiveMany(q.in)
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.EINTR):
+	case errors.Is(err, unix.EINTR):
 		return nil
 	case errors.Is(err, unix.ENOBUFS):
 		q.lost.Add(1) // a loss, and no reason to stop: the clients send again
