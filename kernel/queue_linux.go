@@ -115,7 +115,10 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 				h.Tick(now)
 			}
 		}
-		err := errors.Join(q.flush(), q.read(h.Packets))
+		err := q.flush()
+		if err == nil {
+			err = q.read(h.Packets)
+		}
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			next = time.Time{}
