@@ -214,7 +214,7 @@ func (pl *planner) sharedSets(clusters []client) {
 	if pl.settings.DNS != 0 {
 		pl.chains("dns", clusters, enforced)
 	}
-	for _, name := range []string{"logged", "ntp", "held"} {
+	for _, name := range []string{"logged", "cut", "ntp", "held"} {
 		for _, f := range families {
 			pl.add(Set{Name: name + "." + f.name, Key: f.key, Kind: Rates})
 		}

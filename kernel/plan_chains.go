@@ -22,8 +22,10 @@ const (
 	ntpModeClient   = 3
 	heldRate        = 20000 // queued packets a second and client, in both directions: some thousand connections
 	heldBurst       = 5000  // less than a queue's length, so that one client cannot fill it
-	logRate         = 10    // reports a second and source
-	logBurst        = 50
+	logRate         = 100   // reports a second and source, which may be a node with many pods
+	logBurst        = 500
+	cutRate         = 1000 // reports of cut connections a second and source: one is enough for each
+	cutBurst        = 16384
 	maxSources      = 65536 // a source beyond them is counted, and not logged
 	sourceTimeout   = "1m"
 	fragmentBits    = 0x3fff // more fragments, or an offset: RFC 791 section 3.1
@@ -184,9 +186,14 @@ func (pl *planner) sharedChains() {
 	held = append(held, Rule{setPacketMark{NewMark(Held, 0)}, pl.queue(s.Queue, s.Queues, false)})
 	pl.chain("held", held...)
 
-	pl.chain("cut",
+	// The sender is reset here. The other end can be told by the process alone,
+	// which learns from the packet where the sequence numbers stand.
+	cut := each(func(name string, src, _ field) Rule {
+		return Rule{proto(protoTCP), limit{src, "cut." + name, false, cutRate, cutBurst}, report{s.Log, egress.PolicyChanged.String()}}
+	})
+	pl.chain("cut", append(cut,
 		Rule{proto(protoTCP), withReset},
-		Rule{withProhibited})
+		Rule{withProhibited})...)
 
 	ntp := []Rule{
 		{match{field: udpLength, op: "!=", value: ntpSize}, goTo(pl.deny(egress.NTPPayload, withProhibited))},

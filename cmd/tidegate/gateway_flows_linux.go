@@ -85,6 +85,10 @@ func (b *box) refused(d kernel.Denial) {
 	if !ok {
 		return // it is counted in the kernel, and nothing more is known of it
 	}
+	if d.Reason == egress.PolicyChanged {
+		b.tellOther(p) // the connection was reported when it was cut
+		return
+	}
 	now := b.now.Load()
 	f := egress.Flow{
 		Time: time.Now(), Policy: now.policy.ID(), Observed: d.Observed, Verdict: egress.Denied(d.Reason),
@@ -100,4 +104,25 @@ func (b *box) refused(d kernel.Denial) {
 		f.Cluster = c.Name
 	}
 	b.flows.Record(f) // the kernel has counted it
+}
+
+// tellOther resets the other end of a connection that was cut. The kernel has
+// reset the sender of p, whose numbers are what the other end expects.
+func (b *box) tellOther(p wire.Start) {
+	if p.Proto == wire.TCP && !p.Flags.Has(wire.SYN) {
+		b.reset(wire.AppendReset(nil, p.Src, p.Dst, p.Seq, p.Ack))
+	}
+}
+
+// provoke makes the client of a cut connection send a packet, so that an idle one
+// ends as well: a segment outside of its window is answered with an acknowledgement
+// (RFC 9293, section 3.10.7.4). Of two that are half of the sequence numbers apart
+// one at least is outside.
+func (b *box) provoke(k kernel.Flow) {
+	if k.Proto != egress.TCP {
+		return
+	}
+	for _, seq := range []uint32{0, 1 << 31} {
+		b.reset(wire.AppendPacket(nil, wire.Packet{Src: k.Dst, Dst: k.Src, Proto: wire.TCP, Flags: wire.ACK, Seq: seq}))
+	}
 }

@@ -169,5 +169,11 @@ func (b *box) cut(flows []kernel.Flow) error {
 		f.Time, f.Policy, f.Verdict = time.Now(), b.now.Load().policy.ID(), egress.Denied(egress.PolicyChanged)
 		b.report(f)
 	}
-	return b.tracker.Cut(flows...)
+	if err := b.tracker.Cut(flows...); err != nil {
+		return err
+	}
+	for _, k := range flows {
+		b.provoke(k)
+	}
+	return nil
 }
