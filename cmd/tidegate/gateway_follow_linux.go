@@ -93,6 +93,7 @@ func (b *box) lookup(f *followed, n egress.Name) {
 			err = b.learn(ctx, b.unseen(n, addrs, time.Now().Add(ttl)))
 		}
 		f.answers <- resolved{n, addrs, err}
+		f.queue.Wake()
 	})
 }
 
