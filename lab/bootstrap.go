@@ -333,19 +333,18 @@ func (b *boot) rule(r egress.Rule) {
 	}
 }
 
-// instances are names of the set that a pattern is: the pattern's own, or one below it and one further below.
+// instances are names of the set that a pattern is: the pattern's own, or one below it, one further below, and the API
+// servers in it.
 func instances(p egress.Pattern, clusters []egress.Cluster) []string {
 	if n, ok := p.Exact(); ok {
 		return []string{n.String()}
 	}
-	for _, c := range clusters {
-		if p.Match(c.APIServer) {
-			return []string{c.APIServer.String()}
-		}
-	}
 	found := []string{strings.ReplaceAll(p.String(), "*", "lab7")}
 	if rest, ok := strings.CutPrefix(p.String(), "*."); ok {
 		found = append(found, "a.lab7."+rest)
+	}
+	for _, c := range clusters {
+		found = append(found, c.APIServer.String())
 	}
 	return slices.DeleteFunc(found, func(s string) bool { n, err := egress.ParseName(s); return err != nil || !p.Match(n) })
 }

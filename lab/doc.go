@@ -6,7 +6,7 @@
 //	node2 ─┘
 //
 // Each box is an unnamed network namespace that this process owns, so when the process ends, however it ends, nothing
-// stays behind. The servers run in this process; the gateway and whatever [Lab.Command] starts are its children.
+// stays behind. The servers run in this process; the gateway and whatever [Node.Start] starts are its children.
 // With no gateway configured the gateway's box only forwards and masquerades. That is the control: a connection counts
 // as stopped by the gateway only where the same connection, made the same way, reaches its server without it.
 //

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"go.uber.org/goleak"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/internal/netns/netnstest"
@@ -168,4 +169,42 @@ func TestCommandsSeeTheLabsNamesAndTrustItsServers(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
 	}
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	here := goleak.IgnoreCurrent()
+	netnstest.Need(t)
+	warm := func() {
+		l, err := lab.Start(t.Context(), lab.Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fetch(t, l, l.Node(1), false)
+		cmd := exec.Command("sleep", "1000")
+		if err := l.Node(2).Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if err := cmd.Wait(); err == nil {
+			t.Error("a command outlived the lab")
+		}
+	}
+	warm() // what is opened once and for all
+	before := descriptors(t)
+	warm()
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	if err := goleak.Find(here); err != nil {
+		t.Error(err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(open)
 }

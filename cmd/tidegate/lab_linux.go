@@ -96,7 +96,7 @@ func runLab(cmd *cobra.Command, f labFlags) error {
 	if err != nil {
 		return undecided(err)
 	}
-	gateway, err := writeGatewayFiles(dir, text)
+	gateway, err := writeGatewayFiles(dir, text, "")
 	if err != nil {
 		return err
 	}
@@ -173,9 +173,10 @@ func privateNames(text []byte) ([]string, error) {
 	return names, nil
 }
 
-// writeGatewayFiles writes what the gateway is configured with, and reads it as the gateway will.
-func writeGatewayFiles(dir string, cluster []byte) (*config.Gateway, error) {
-	text := []byte(lab.GatewayConfig("lab", ""))
+// writeGatewayFiles writes what the gateway is configured with, and reads it as the gateway will. more is text for the end
+// of its file.
+func writeGatewayFiles(dir string, cluster []byte, more string) (*config.Gateway, error) {
+	text := []byte(lab.GatewayConfig("lab", more))
 	for name, b := range map[string][]byte{lab.ClusterFile: cluster, lab.GatewayFile: text} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			return nil, undecided(err)
