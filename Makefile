@@ -37,7 +37,7 @@ cross: ## the binary is static, and builds where people write rules
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
-	TIDEGATE_REQUIRE=1 $(GO) test -race -timeout 25m ./...
+	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m ./...
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)

@@ -44,7 +44,7 @@ type numbered struct {
 // numbersView is what readers need, and never changes.
 type numbersView struct {
 	current  map[*egress.Rule]uint32
-	before   map[*egress.Rule]uint32 // of the policy before: some of it may still be under way
+	content  map[string]uint32 // every rule, vanished ones too, by content
 	byID     map[string]uint32
 	byNumber map[uint32]string // every rule's id, vanished ones too
 	holds    map[uint32]bool
@@ -70,7 +70,7 @@ func (n *Numbers) Assign(p *egress.Policy) error {
 	for _, e := range n.all {
 		taken[e.Number] = true
 	}
-	v := &numbersView{current: map[*egress.Rule]uint32{}, byID: map[string]uint32{}, byNumber: map[uint32]string{}, holds: map[uint32]bool{}}
+	v := &numbersView{current: map[*egress.Rule]uint32{}, content: map[string]uint32{}, byID: map[string]uint32{}, byNumber: map[uint32]string{}, holds: map[uint32]bool{}}
 	for i := range rules {
 		r := &rules[i]
 		content := contentOf(r)
@@ -85,10 +85,7 @@ func (n *Numbers) Assign(p *egress.Policy) error {
 	}
 	n.trim(len(rules))
 	for _, e := range n.all {
-		v.byNumber[e.Number] = e.Rule
-	}
-	if old := n.view.Load(); old != nil {
-		v.before = old.current
+		v.byNumber[e.Number], v.content[e.Content] = e.Rule, e.Number
 	}
 	n.view.Store(v)
 	return nil
@@ -132,17 +129,18 @@ func contentOf(r *egress.Rule) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// Of returns the number of a rule of the policy assigned last, or of the one before; 0 for nil and
-// for others. It compares pointers: take the rule from a Verdict or from Policy.Rules.
+// Of returns the number of a rule: quickly for one of the policy assigned last, taken from a Verdict
+// or from Policy.Rules, and by its content for one of any policy before, which a connection that
+// was decided under it may still need. It is 0 for nil and for what never had a number.
 func (n *Numbers) Of(r *egress.Rule) uint32 {
 	v := n.view.Load()
-	if v == nil {
+	if v == nil || r == nil {
 		return 0
 	}
 	if number, ok := v.current[r]; ok {
 		return number
 	}
-	return v.before[r]
+	return v.content[contentOf(r)]
 }
 
 // Number returns the number of a rule of the policy assigned last by its id, or 0.

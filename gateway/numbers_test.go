@@ -132,3 +132,26 @@ func TestCut(t *testing.T) {
 		}
 	}
 }
+
+func TestARuleOfAnOlderPolicyKeepsItsNumber(t *testing.T) {
+	var n Numbers
+	compile := func(to string) *egress.Policy {
+		p, err := egress.Compile([]egress.Rule{{ID: "a", To: []egress.Endpoint{egress.MustParseEndpoint(to)}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	old := compile("https://a.example.com:443")
+	for _, p := range []*egress.Policy{old, compile("https://b.example.com:443"), compile("https://c.example.com:443")} {
+		if err := n.Assign(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if number := n.Of(&old.Rules()[0]); number != 1 || n.Holds(number) || n.Rule(number) != "a" {
+		t.Errorf("number %d, in force %v, rule %q", number, n.Holds(number), n.Rule(number))
+	}
+	if n.Of(nil) != 0 {
+		t.Error("no rule has a number")
+	}
+}

@@ -37,7 +37,7 @@ func (r *running) add(f egress.Flow) (before egress.Flow, had bool) {
 	key := tupleOf(f.Conn)
 	before, had = r.by[key]
 	if had || len(r.by) < maxRunning {
-		f.Conn.Bound = nil // the names of the address at that time are not needed again
+		f.Conn.Bound = proven(f)
 		r.by[key] = f
 	}
 	return before, had
@@ -64,4 +64,13 @@ func (r *running) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.by)
+}
+
+// proven is what has to be known again of the names that the address had: that it
+// had the one by which the connection was allowed.
+func proven(f egress.Flow) []egress.Name {
+	if f.Verdict.Reason == egress.ByNameRule && !f.Conn.Name.IsZero() {
+		return []egress.Name{f.Conn.Name}
+	}
+	return nil
 }

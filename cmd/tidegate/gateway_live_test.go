@@ -1,0 +1,74 @@
+package main
+
+import (
+	"net/netip"
+	"testing"
+
+	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/gateway"
+)
+
+func liveFlow(src string, reason egress.Reason, bound ...string) egress.Flow {
+	f := egress.Flow{Verdict: egress.Verdict{Action: egress.Allow, Reason: reason}}
+	f.Conn = egress.Conn{
+		Proto: egress.HTTPS, Src: netip.MustParseAddrPort(src), Dst: netip.MustParseAddrPort("20.1.2.3:443"), Name: egress.MustParseName("mcr.microsoft.com"),
+	}
+	for _, n := range bound {
+		f.Conn.Bound = append(f.Conn.Bound, egress.MustParseName(n))
+	}
+	return f
+}
+
+// What is remembered of a connection must be enough for the same policy to permit
+// it again: a reload that changes nothing cuts nothing.
+func TestARememberedConnectionIsStillPermitted(t *testing.T) {
+	p, err := egress.Compile([]egress.Rule{{ID: "mcr", To: []egress.Endpoint{egress.MustParseEndpoint("https://mcr.microsoft.com:443")}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r running
+	f := liveFlow("10.0.0.1:1", egress.ByNameRule, "other.example.org", "mcr.microsoft.com")
+	r.add(f)
+	kept, ok := r.decided(tupleOf(f.Conn))
+	if !ok {
+		t.Fatal("forgotten")
+	}
+	never := func(uint32) bool { return false }
+	if cut := gateway.Cut(p, never, []gateway.Live{{Conn: kept.Conn, Rule: 1}}); len(cut) != 0 {
+		t.Errorf("cut %v", cut)
+	}
+	empty, err := egress.Compile(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cut := gateway.Cut(empty, never, []gateway.Live{{Conn: kept.Conn, Rule: 1}}); len(cut) != 1 {
+		t.Error("not cut by a policy that denies it")
+	}
+}
+
+func TestRunningIsBoundedAndForgets(t *testing.T) {
+	var r running
+	f := liveFlow("10.0.0.1:1", egress.ByNameRule)
+	if _, had := r.add(f); had || r.len() != 1 {
+		t.Error("the first connection was there already")
+	}
+	again := liveFlow("10.0.0.1:1", egress.ByAPIServerAddress)
+	if before, had := r.add(again); !had || before.Verdict.Reason != egress.ByNameRule || r.len() != 1 {
+		t.Error("a second connection on the same ports does not take the place of the first")
+	}
+	if got, ok := r.remove(tupleOf(f.Conn)); !ok || got.Verdict.Reason != egress.ByAPIServerAddress || r.len() != 0 {
+		t.Error("the end of a connection does not forget it")
+	}
+	if _, ok := r.remove(tupleOf(f.Conn)); ok {
+		t.Error("it ended twice")
+	}
+	src := netip.MustParseAddr("10.0.0.1")
+	for range maxRunning + 10 {
+		src = src.Next()
+		f.Conn.Src = netip.AddrPortFrom(src, 1)
+		r.add(f)
+	}
+	if r.len() != maxRunning {
+		t.Errorf("%d are remembered", r.len())
+	}
+}
