@@ -176,7 +176,7 @@ func hasName(names []Name, n Name) bool {
 // port and c's source. elsewhere reports whether n is permitted at all, on
 // another port or protocol.
 func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
-	if r, elsewhere = p.among(p.list(p.exact[n.s]), proto, n, c); r != nil {
+	if r, elsewhere = p.among(p.list(p.exact.find(n.s)), proto, n, c); r != nil {
 		return r, true
 	}
 	labels := 1
@@ -192,7 +192,7 @@ func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
 		if labels--; p.depths&(1<<min(labels, deepest)) == 0 {
 			continue
 		}
-		found, also := p.among(p.list(p.below[n.s[i+1:]]), proto, n, c)
+		found, also := p.among(p.list(p.below.find(n.s[i+1:])), proto, n, c)
 		if found != nil {
 			return found, true
 		}

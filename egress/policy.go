@@ -17,13 +17,13 @@ type Policy struct {
 	rules    []Rule
 	clusters []Cluster
 
-	uses    [][]use          // interned lists of uses; index 0 is none, see list
-	exact   map[string]int32 // name -> index in uses
-	below   map[string]int32 // Pattern.Fixed of a pattern with wildcards -> index in uses
-	depths  uint64           // bit n is set when a key of below has n labels
-	addrs   [2]nets          // address rules, by transport: TCP, UDP
-	byBound [2]bool          // whether a TCP or UDP rule has a name
-	judged  []use            // the HTTP and HTTPS uses without their names: one for each protocol, ports and sources
+	uses    [][]use // interned lists of uses; index 0 is none, see list
+	exact   index   // name -> index in uses
+	below   index   // Pattern.Fixed of a pattern with wildcards -> index in uses
+	depths  uint64  // bit n is set when a key of below has n labels
+	addrs   [2]nets // address rules, by transport: TCP, UDP
+	byBound [2]bool // whether a TCP or UDP rule has a name
+	judged  []use   // the HTTP and HTTPS uses without their names: one for each protocol, ports and sources
 }
 
 // use is one endpoint of one rule, as it is found by name or by address.
@@ -133,7 +133,7 @@ func (c *compiler) addPattern(h Pattern, u use) {
 func (c *compiler) finish(p *Policy) {
 	p.uses = [][]use{nil}
 	p.exact, p.below = p.intern(c.exact), p.intern(c.below)
-	for key := range p.below {
+	for key := range c.below {
 		p.depths |= 1 << min(strings.Count(key, ".")+1, deepest)
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.judged)) {
@@ -145,7 +145,7 @@ func (c *compiler) finish(p *Policy) {
 	}
 }
 
-func (p *Policy) intern(byKey map[string][]use) map[string]int32 {
+func (p *Policy) intern(byKey map[string][]use) index {
 	m := make(map[string]int32, len(byKey))
 	singles := map[use]int32{} // most names have one use
 	for key, us := range byKey {
@@ -159,7 +159,7 @@ func (p *Policy) intern(byKey map[string][]use) map[string]int32 {
 		}
 		m[key] = at
 	}
-	return m
+	return newIndex(m)
 }
 
 // list returns the uses at an index of exact or below.
