@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -175,7 +176,7 @@ type recorded struct {
 	net.Conn
 	mu  sync.Mutex
 	got bytes.Buffer
-	err error // of the first read that failed
+	err error // the first, of a read or of a write
 }
 
 func (r *recorded) Read(p []byte) (int, error) {
@@ -183,9 +184,15 @@ func (r *recorded) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got.Write(p[:n])
-	if err != nil && r.err == nil {
-		r.err = err
-	}
+	r.err = cmp.Or(r.err, err)
+	return n, err
+}
+
+func (r *recorded) Write(p []byte) (int, error) {
+	n, err := r.Conn.Write(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = cmp.Or(r.err, err)
 	return n, err
 }
 
