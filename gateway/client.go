@@ -136,7 +136,7 @@ func (f *Follower) data(c *conn, h held, payload []byte) {
 	known := c.client.has(h.from, h.to)
 	switch {
 	case h.fin && (h.from > c.client.next || h.to < len(c.client.buf)), // not the end of what was sent: a decoy
-		!known && f.full(c) && !(c.state == reading && h.from <= c.client.next), // what fills the hole frees the others
+		!known && f.full(c) && (c.state != reading || h.from > c.client.next), // what fills the hole frees the others
 		c.client.scattered(h.from, h.to):
 		f.drops(h.id, c.observe) // an honest client sends it again
 		return
