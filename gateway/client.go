@@ -136,7 +136,7 @@ func (f *Follower) data(c *conn, h held, payload []byte) {
 	known := c.client.has(h.from, h.to)
 	switch {
 	case h.fin && (h.from > c.client.next || h.to < len(c.client.buf)), // not the end of what was sent: a decoy
-		!known && f.full(c),
+		!known && f.full(c) && (c.state != reading || h.from > c.client.next), // what fills the hole frees the others
 		c.client.scattered(h.from, h.to):
 		f.drops(h.id, c.observe) // an honest client sends it again
 		return
@@ -177,7 +177,7 @@ func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 	switch {
 	case h.fin:
 		f.deny(c, egress.HelloTimeout)
-	case c.flowing, len(c.held) >= releaseSegments, c.bytes >= releaseBytes:
+	case c.flowing, len(c.held) >= releaseSegments, c.bytes >= releaseBytes, f.full(c):
 		f.flow(c)
 	case c.release.next == nil:
 		f.releases.push(&c.release, f.now)

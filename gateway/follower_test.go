@@ -1016,6 +1016,9 @@ func TestLimits(t *testing.T) {
 				t.Fatalf("segment %d is %s", i, r.fate(id))
 			}
 		}
+		if id := r.say(0, hello[:1]); r.fate(id) != "passed" || r.f.Stats().Held > 0 {
+			t.Errorf("what fills the hole is %s, and %d stay", r.fate(id), r.f.Stats().Held)
+		}
 	})
 	t.Run("packets in the queue, of one source", func(t *testing.T) {
 		r := newRig(t)
@@ -1029,6 +1032,10 @@ func TestLimits(t *testing.T) {
 		}
 		if st := r.f.Stats(); st.Held != maxSourceHeld {
 			t.Errorf("%d are held", st.Held)
+		}
+		r.src = netip.AddrPortFrom(node.Addr(), 50001)
+		if id := r.handshake().say(0, hello[:50]); r.fate(id) != "passed" {
+			t.Errorf("the beginning of another hello is %s", r.fate(id))
 		}
 		r.src = netip.MustParseAddrPort("10.224.0.5:50000")
 		if id := r.handshake().say(0, hello[:50]); r.fate(id) != "held" {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -32,12 +33,12 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(netnstest.Main(m)) }
 
-// bench is a client, a gateway with a Follower on the kernel's queue, and a TLS server that serves
-// every name.
+// bench is a client, a gateway with a Follower on the kernel's queue, a router behind it, and a TLS
+// server that serves every name.
 type bench struct {
-	t                    testing.TB
-	client, gateway, web *netns.NS
-	accepted             chan *recorded
+	t                         testing.TB
+	client, gateway, hop, web *netns.NS
+	accepted                  chan *recorded
 
 	mu    sync.Mutex
 	flows []egress.Flow
@@ -68,6 +69,7 @@ func eachWay(t *testing.T, f func(t *testing.T, b *bench, server string)) {
 	for _, gso := range []bool{true, false} {
 		t.Run(fmt.Sprintf("gso=%t", gso), func(t *testing.T) {
 			b := newBench(t, gso)
+			b.follow()
 			for _, server := range []string{"20.1.2.3:443", "[2603:1000::3]:443"} {
 				t.Run(server, func(t *testing.T) { f(t, b, server) })
 			}
@@ -76,25 +78,37 @@ func eachWay(t *testing.T, f func(t *testing.T, b *bench, server string)) {
 }
 
 func newBench(t testing.TB, gso bool) *bench {
-	b := &bench{t: t, client: netnstest.New(t), gateway: netnstest.New(t), web: netnstest.New(t), accepted: make(chan *recorded, 100)}
-	must(t, netns.Veth(
-		netns.End{NS: b.client, Name: "gw", Addrs: prefixes("10.224.0.4/24", "fd00:1::4/64")},
-		netns.End{NS: b.gateway, Name: "node", Addrs: prefixes("10.224.0.1/24", "fd00:1::1/64")}))
-	must(t, netns.Veth(
-		netns.End{NS: b.gateway, Name: "up", Addrs: prefixes("20.0.0.2/24", "2603:1020:ffff::2/64")},
-		netns.End{NS: b.web, Name: "gw", Addrs: prefixes("20.0.0.1/24", "2603:1020:ffff::1/64")}))
-	must(t, b.client.GSO("gw", gso))
-	must(t, b.gateway.GSO("node", gso))
-	must(t, b.gateway.GSO("up", gso))
-	must(t, b.web.GSO("gw", gso))
-	for i, all := range prefixes("0.0.0.0/0", "::/0") {
-		must(t, b.client.Route(all, netip.MustParseAddr([]string{"10.224.0.1", "fd00:1::1"}[i])))
-		must(t, b.gateway.Route(all, netip.MustParseAddr([]string{"20.0.0.1", "2603:1020:ffff::1"}[i])))
-		must(t, b.web.Route(prefixes("10.224.0.0/16", "fd00:1::/64")[i], netip.MustParseAddr([]string{"20.0.0.2", "2603:1020:ffff::2"}[i])))
+	b := &bench{
+		t: t, client: netnstest.New(t), gateway: netnstest.New(t), hop: netnstest.New(t), web: netnstest.New(t),
+		accepted: make(chan *recorded, 100),
+	}
+	chain := []*netns.NS{b.client, b.gateway, b.hop, b.web}
+	nets := [][2]string{{"10.224.0.%d", "fd00:1::%d"}, {"20.0.0.%d", "2603:1020:ffff::%d"}, {"20.0.1.%d", "2603:1020:fffe::%d"}}
+	for i, n := range nets {
+		left, right := netns.End{NS: chain[i], Name: "right"}, netns.End{NS: chain[i+1], Name: "left"}
+		for f, bits := range []int{24, 64} {
+			left.Addrs = append(left.Addrs, netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf(n[f], 4)), bits))
+			right.Addrs = append(right.Addrs, netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf(n[f], 1)), bits))
+		}
+		must(t, netns.Veth(left, right))
+		must(t, chain[i].GSO("right", gso))
+		must(t, chain[i+1].GSO("left", gso))
+		for f, all := range prefixes("0.0.0.0/0", "::/0") {
+			must(t, chain[i].Route(all, right.Addrs[f].Addr()))
+			if i > 0 { // back to the client
+				must(t, chain[i+1].Route(prefixes("10.224.0.0/24", "fd00:1::/64")[f], left.Addrs[f].Addr()))
+				if i == 2 {
+					must(t, b.web.Route(prefixes("20.0.0.0/24", "2603:1020:ffff::/64")[f], left.Addrs[f].Addr()))
+				}
+			}
+		}
+	}
+	for _, router := range []*netns.NS{b.gateway, b.hop} {
+		must(t, router.Sysctl("net/ipv4/ip_forward", "1"))
+		must(t, router.Sysctl("net/ipv6/conf/all/forwarding", "1"))
 	}
 	must(t, b.web.Own(netip.MustParsePrefix("20.1.0.0/16")))
 	must(t, b.web.Own(netip.MustParsePrefix("2603:1000::/48")))
-	b.follow()
 	b.serve()
 	return b
 }
@@ -175,7 +189,9 @@ type recorded struct {
 	net.Conn
 	mu  sync.Mutex
 	got bytes.Buffer
-	err error // of the first read that failed
+	err error // the first, of a read or of a write
+
+	name egress.Name // that its TLS has read
 }
 
 func (r *recorded) Read(p []byte) (int, error) {
@@ -183,9 +199,15 @@ func (r *recorded) Read(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got.Write(p[:n])
-	if err != nil && r.err == nil {
-		r.err = err
-	}
+	r.err = cmp.Or(r.err, err)
+	return n, err
+}
+
+func (r *recorded) Write(p []byte) (int, error) {
+	n, err := r.Conn.Write(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = cmp.Or(r.err, err)
 	return n, err
 }
 
@@ -201,6 +223,10 @@ func (b *bench) serve() {
 	retry := config.Clone()
 	retry.CurvePreferences = []tls.CurveID{tls.CurveP256}
 	config.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		r := h.Conn.(*recorded)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.name = egress.MustParseName(h.ServerName)
 		if len(h.SupportedProtos) > 0 && h.SupportedProtos[0] == "retry" {
 			return retry, nil
 		}
