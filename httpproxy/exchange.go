@@ -91,6 +91,7 @@ type exchange struct {
 	req            *wire.Request
 	server         *origin
 	last           bool         // the client's connection ends with this exchange
+	closing        bool         // the server is told to close its connection after it
 	started        bool         // the client has been sent a part of the answer
 	complete       bool         // it has been sent all of it
 	sent, received uint64       // what the origin's connection had carried before
@@ -103,7 +104,6 @@ func (x *exchange) run(ctx context.Context, to egress.Conn, reused bool) (again 
 	res, err := x.send()
 	if err != nil && reused && x.repeatable() && x.server.conn.read.Load() == x.received {
 		x.dropOrigin() // it had been closed for being idle
-		x.req.Fields = without(x.req.Fields, "Connection")
 		if x.server, _, err = x.reach(ctx, to); err == nil {
 			x.sent, x.received = 0, 0
 			res, err = x.send()
@@ -126,11 +126,12 @@ func (x *exchange) prepare() {
 	req := x.req
 	closing := slices.Contains(connection(req.Fields), "close")
 	x.last = req.Minor == 0 || closing
+	x.closing = closing || hasBody(req) && !bodyExpected(req.Method)
 	req.Fields = endToEnd(req.Fields)
 	if req.Minor == 0 || !hasBody(req) {
 		req.Fields = without(req.Fields, "Expect") // RFC 9110, section 10.1.1
 	}
-	if closing || hasBody(req) && !bodyExpected(req.Method) {
+	if x.closing {
 		req.Fields = append(req.Fields, wire.Field{Name: "Connection", Value: "close"})
 	}
 }
@@ -210,7 +211,7 @@ func (x *exchange) answer(res *response) error {
 		return err
 	}
 	x.complete = true
-	if res.close || x.server.br.Buffered() > 0 { // what nobody asked for may not answer the next request
+	if res.close || x.closing || x.server.br.Buffered() > 0 { // what nobody asked for may not answer the next request
 		x.dropOrigin()
 	}
 	return nil
