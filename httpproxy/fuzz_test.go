@@ -34,8 +34,8 @@ func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
 // serveScript serves one scripted client, judging by decide, in front of origin.
-func serveScript(bytes_ []byte, decide func(egress.Conn) egress.Verdict, origin func(net.Conn)) (told []byte) {
-	client := &script{in: bytes.NewReader(bytes_)}
+func serveScript(sent []byte, decide func(egress.Conn) egress.Verdict, origin func(net.Conn)) (told []byte) {
+	client := &script{in: bytes.NewReader(sent)}
 	var origins sync.WaitGroup
 	s := &Server{
 		Decide: func(_ context.Context, c egress.Conn) egress.Flow { return egress.Flow{Conn: c, Verdict: decide(c)} },
@@ -127,7 +127,7 @@ func readAnswers(t *testing.T, told []byte) (final int) {
 		if _, err := br.Peek(1); err != nil {
 			return final
 		}
-		res, err := http.ReadResponse(br, &http.Request{Method: "HEAD"}) // bodies are looked at below
+		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodHead}) // bodies are looked at below
 		if err != nil {
 			t.Errorf("the client reads: %v in %q", err, told)
 			return final
@@ -184,7 +184,7 @@ func FuzzAnswers(f *testing.F) {
 func finalAnswer(b []byte) (status int, body string, err error) {
 	br := bufio.NewReader(bytes.NewReader(b))
 	for {
-		res, err := http.ReadResponse(br, &http.Request{Method: "GET"})
+		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodGet})
 		if err != nil {
 			return 0, "", err
 		}
