@@ -23,6 +23,7 @@ type file struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer
 	broken error
+	room   int // bytes that are written before broken is returned
 	closed int
 }
 
@@ -30,7 +31,9 @@ func (f *file) Write(b []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.broken != nil {
-		return 0, f.broken
+		n, _ := f.buf.Write(b[:min(f.room, len(b))])
+		f.room -= n
+		return n, f.broken
 	}
 	return f.buf.Write(b)
 }
@@ -169,10 +172,105 @@ func TestABrokenFileIsToldAndTriedAgain(t *testing.T) {
 		if len(told) != 1 || !errors.Is(told[0], full) {
 			t.Errorf("told %v", told)
 		}
-		if s := l.Stats(); s != (Stats{Written: 1, Unwritten: 3}) || len(f.lines(t)) != 1 {
+		if s := l.Stats(); s != (Stats{Written: 1, Unwritten: 3}) {
 			t.Errorf("stats %+v", s)
 		}
+		if lines := f.lines(t); len(lines) != 2 || lines[1]["event"] != "lost" || lines[1]["count"] != 3.0 {
+			t.Errorf("lines %v", lines)
+		}
 	})
+}
+
+// TestAFullDiskIsCounted fills the disk in the middle of a line: what the file has and what its last
+// lines say adds up to what happened.
+func TestAFullDiskIsCounted(t *testing.T) {
+	for _, room := range []int{0, 1, 100, 5000, 150_000} {
+		t.Run(fmt.Sprint(room), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := file{broken: errors.New("no space left"), room: room}
+				l, stop := start(t, &f)
+				const allowed, denied = 3000, deniedBurst + 500
+				for range allowed {
+					l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+				}
+				for range denied {
+					l.Record(flow("10.0.0.2:1", egress.Deny, egress.NoRule))
+				}
+				time.Sleep(summaryEvery + time.Second) // nor can this be said
+				synctest.Wait()
+				f.set(nil)
+				stop()
+				var have, suppressed, lost float64
+				for _, line := range bytes.Split(f.buf.Bytes(), []byte("\n")) {
+					var m map[string]any
+					if json.Unmarshal(line, &m) != nil {
+						continue // torn
+					}
+					switch m["event"] {
+					case "suppressed":
+						suppressed += m["count"].(float64)
+					case "lost":
+						lost += m["count"].(float64)
+					default:
+						have++
+					}
+				}
+				s := l.Stats()
+				if have+suppressed+lost != allowed+denied || suppressed != 500 || have != float64(s.Written) || lost != float64(s.Unwritten) {
+					t.Errorf("%v lines, %v suppressed, %v lost; %+v", have, suppressed, lost, s)
+				}
+			})
+		})
+	}
+}
+
+func TestAFileThatCannotBeOpenedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f file
+		l, stop := start(t, &f)
+		synctest.Wait()
+		var told []error
+		l.Failed = func(err error) { told = append(told, err) }
+		l.Open = func() (io.WriteCloser, error) { return nil, errors.New("no such directory") }
+		l.Reopen()
+		synctest.Wait()
+		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+		stop()
+		if len(f.lines(t)) != 1 || len(told) != 1 || l.Stats() != (Stats{Written: 1}) {
+			t.Errorf("%d lines, told %v, %+v", len(f.lines(t)), told, l.Stats())
+		}
+	})
+}
+
+func TestWatchersMissOnlyWhatTheyWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop := start(t, &file{})
+		ctx, cancel := context.WithCancel(context.Background())
+		w := l.Watch(ctx, func(f *egress.Flow) bool { return f.Verdict.Action == egress.Deny })
+		for range maxBehind + 10 {
+			l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
+		}
+		l.Record(flow("10.0.0.1:1", egress.Deny, egress.NoRule))
+		synctest.Wait()
+		if len(w.Flows) != 1 || w.Missed() != 0 {
+			t.Errorf("%d flows, %d missed", len(w.Flows), w.Missed())
+		}
+		cancel()
+		stop()
+	})
+}
+
+func TestManyNamesAreClipped(t *testing.T) {
+	f := flow("10.0.0.1:1", egress.Allow, egress.ByNameRule)
+	for i := range 100 {
+		f.Conn.Bound = append(f.Conn.Bound, egress.MustParseName(fmt.Sprintf("n%d.test", i)))
+	}
+	f.Conn.Name = f.Conn.Bound[99]
+	clipped := f
+	clipBound(&clipped)
+	if b := clipped.Conn.Bound; len(b) != maxBound || b[0] != f.Conn.Name || f.Conn.Bound[0].String() != "n0.test" {
+		t.Errorf("bound %v", b)
+	}
 }
 
 func TestRotation(t *testing.T) {
@@ -205,7 +303,7 @@ func TestLastAndWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, stop := start(t, &file{})
 		ctx, cancel := context.WithCancel(context.Background())
-		w := l.Watch(ctx)
+		w := l.Watch(ctx, nil)
 		for i := range maxKept + 10 {
 			l.Record(flow(fmt.Sprintf("10.0.0.1:%d", i+1), egress.Allow, egress.ByNameRule))
 			if i%100 == 0 {
@@ -230,11 +328,11 @@ func TestLastAndWatch(t *testing.T) {
 		}
 		many, end := context.WithCancel(context.Background())
 		for range maxWatchers {
-			if l.Watch(many) == nil {
+			if l.Watch(many, nil) == nil {
 				t.Fatal("too few watchers")
 			}
 		}
-		if l.Watch(many) != nil {
+		if l.Watch(many, nil) != nil {
 			t.Error("too many watchers")
 		}
 		end()
@@ -255,11 +353,11 @@ func TestSourcesAreBounded(t *testing.T) {
 	if len(l.by) != maxSources {
 		t.Errorf("%d sources", len(l.by))
 	}
-	left := l.left()
-	if len(left) != 1 || left[0].src != "" || left[0].count != 2*deniedBurst {
+	left := l.left(at)
+	if len(left) != 1 || left[0].source() != "" || left[0].count != 2*deniedBurst {
 		t.Errorf("left out: %v", left)
 	}
-	if l.left(); len(l.by) > maxSources {
+	if l.left(at.Add(time.Minute)); len(l.by) != 0 {
 		t.Errorf("%d sources after a quiet time", len(l.by))
 	}
 }
@@ -273,11 +371,11 @@ func FuzzLine(f *testing.F) {
 		fl.Conn.Name = n
 		fl.Verdict.Rule = &egress.Rule{ID: id}
 		var out file
-		l := &lines{Writer: bufio.NewWriter(&out), to: &out}
-		if err := l.json(fl); err != nil {
-			t.Fatal(err)
+		l := &lines{to: &out}
+		l.add(fl)
+		if written, _, err := l.flush(); err != nil || written != 1 {
+			t.Fatalf("%d written, %v", written, err)
 		}
-		l.Flush()
 		if strings.Count(out.buf.String(), "\n") != 1 {
 			t.Fatalf("%q", out.buf.String())
 		}

@@ -2,6 +2,7 @@ package flowlog
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -60,16 +61,18 @@ type watchers struct {
 type Watcher struct {
 	Flows  <-chan egress.Flow
 	send   chan egress.Flow
+	match  func(*egress.Flow) bool
 	missed atomic.Uint64
 }
 
-// Missed is how many flows this watcher was too slow for.
+// Missed is how many of the flows that match this watcher was too slow for.
 func (w *Watcher) Missed() uint64 { return w.missed.Load() }
 
-// Watch returns a watcher until ctx is done, or nil when there are too many.
-func (l *Log) Watch(ctx context.Context) *Watcher {
+// Watch returns a watcher of the flows that match until ctx is done, or nil when there are
+// too many. A nil match matches all; it is called for every flow, and must be quick.
+func (l *Log) Watch(ctx context.Context, match func(*egress.Flow) bool) *Watcher {
 	c := make(chan egress.Flow, maxBehind)
-	w := &Watcher{Flows: c, send: c}
+	w := &Watcher{Flows: c, send: c, match: match}
 	l.watch.mu.Lock()
 	defer l.watch.mu.Unlock()
 	if len(l.watch.all) >= maxWatchers {
@@ -91,10 +94,29 @@ func (ws *watchers) send(f egress.Flow) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for w := range ws.all {
+		if w.match != nil && !w.match(&f) {
+			continue
+		}
 		select {
 		case w.send <- f:
 		default:
 			w.missed.Add(1)
 		}
+	}
+}
+
+// maxBound is how many names of Conn.Bound are kept of a flow: large shared frontends have
+// hundreds, which a flow in memory would hold on to.
+const maxBound = 32
+
+// clipBound bounds f.Conn.Bound. The name that was shown stays, for it decided.
+func clipBound(f *egress.Flow) {
+	bound := f.Conn.Bound
+	if len(bound) <= maxBound {
+		return
+	}
+	f.Conn.Bound = slices.Clone(bound[:maxBound])
+	if slices.Index(bound, f.Conn.Name) >= maxBound {
+		f.Conn.Bound[0] = f.Conn.Name
 	}
 }

@@ -37,8 +37,7 @@ func (l *limits) admit(f egress.Flow, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.bucket(f.Conn.Src.Addr(), now)
-	b.tokens = min(deniedBurst, b.tokens+now.Sub(b.at).Seconds()*deniedRate)
-	b.at = now
+	b.fill(now)
 	if b.tokens < 1 {
 		b.count++
 		b.last = f.Verdict.Reason
@@ -46,6 +45,12 @@ func (l *limits) admit(f egress.Flow, now time.Time) bool {
 	}
 	b.tokens--
 	return true
+}
+
+// fill adds what the time since has earned.
+func (b *bucket) fill(now time.Time) {
+	b.tokens = min(deniedBurst, b.tokens+now.Sub(b.at).Seconds()*deniedRate)
+	b.at = now
 }
 
 func (l *limits) bucket(a netip.Addr, now time.Time) *bucket {
@@ -68,28 +73,48 @@ func (l *limits) bucket(a netip.Addr, now time.Time) *bucket {
 
 // suppressed is what one source had too many of.
 type suppressed struct {
-	src   string // empty for the sources that are not told apart
+	src   netip.Addr // invalid for the sources that are not told apart
 	last  egress.Reason
 	count uint64
 }
 
 // left returns what was suppressed since the last call, and forgets sources that
 // have been quiet long enough to have all their tokens again.
-func (l *limits) left() []suppressed {
+func (l *limits) left(now time.Time) []suppressed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []suppressed
 	for a, b := range l.by {
 		if b.count > 0 {
-			out = append(out, suppressed{a.String(), b.last, b.count})
+			out = append(out, suppressed{a, b.last, b.count})
 			b.count = 0
-		} else if b.tokens >= deniedBurst-1 {
+		} else if b.fill(now); b.tokens == deniedBurst {
 			delete(l.by, a)
 		}
 	}
 	if l.others.count > 0 {
-		out = append(out, suppressed{"", l.others.last, l.others.count})
+		out = append(out, suppressed{netip.Addr{}, l.others.last, l.others.count})
 		l.others.count = 0
 	}
 	return out
+}
+
+// source is the source as text; empty for those that are not told apart.
+func (s suppressed) source() string {
+	if !s.src.IsValid() {
+		return ""
+	}
+	return s.src.String()
+}
+
+// again takes back what left has returned.
+func (l *limits) again(s suppressed, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := &l.others
+	if s.src.IsValid() {
+		b = l.bucket(s.src, now)
+	}
+	b.count += s.count
+	b.last = s.last
 }

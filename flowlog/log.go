@@ -8,10 +8,8 @@
 package flowlog
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -34,8 +32,8 @@ const (
 // Log takes flows in with Record and writes them in Run. Its fields are set before
 // the first use and do not change; its methods may be used from many goroutines.
 type Log struct {
-	// Open returns where lines go: at the start of Run, and again after each Reopen, when the
-	// one before has been closed. Nil writes none.
+	// Open returns where lines go: at the start of Run, and again after each Reopen, before the
+	// one before is closed. Nil writes none.
 	Open func() (io.WriteCloser, error)
 
 	// Failed is told that lines could not be written, once for each change from good to bad.
@@ -53,7 +51,7 @@ type Log struct {
 	watch   watchers
 
 	written, lost, suppressed, unwritten atomic.Uint64
-	lostTold                             uint64 // of lost: what a line has said; of the goroutine of Run
+	missingTold                          uint64 // of lost and unwritten: what a line has said; of the goroutine of Run
 }
 
 // Stats counts since the start.
@@ -77,6 +75,7 @@ func (l *Log) setup() {
 // Record takes a flow in. It never blocks.
 func (l *Log) Record(f egress.Flow) {
 	l.setup()
+	clipBound(&f)
 	if f.Verdict.Action == egress.Deny && !f.End && !l.limits.admit(f, l.Now()) {
 		l.suppressed.Add(1)
 		return
@@ -110,7 +109,7 @@ func (l *Log) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = out.close() }() // whichever it is by then; drain has flushed it
+	defer func() { _ = out.to.Close() }() // whichever it is by then; drain has flushed it
 	tick := time.NewTicker(summaryEvery)
 	defer tick.Stop()
 	for {
@@ -118,7 +117,7 @@ func (l *Log) Run(ctx context.Context) error {
 		case f := <-l.waiting:
 			l.take(out, f)
 		case <-l.reopen:
-			out = l.again(out)
+			out = l.reopened(out)
 		case <-tick.C:
 			l.summarise(out)
 		case <-ctx.Done():
@@ -147,110 +146,87 @@ func (l *Log) drain(out *lines) {
 func (l *Log) take(out *lines, f egress.Flow) {
 	l.kept.add(f)
 	l.watch.send(f)
-	out.flows++
-	if err := out.json(f); err != nil {
-		l.fail(out, err)
+	if out.add(f); len(out.buf) >= maxBuffered {
+		l.flush(out)
 	}
 }
 
-// flush writes what is buffered.
+// flush writes what is buffered, and counts what of it the file did not take.
 func (l *Log) flush(out *lines) {
-	if err := out.Flush(); err != nil {
-		l.fail(out, err)
-		return
-	}
-	l.written.Add(out.flows)
-	out.flows, out.failed = 0, false
+	written, unwritten, err := out.flush()
+	l.written.Add(written)
+	l.unwritten.Add(unwritten)
+	l.tell(out, err)
 }
 
-// fail counts what was buffered as unwritten, and tells the error once. The next
-// line tries again, which a bufio.Writer alone would not.
-func (l *Log) fail(out *lines, err error) {
-	if !out.failed && l.Failed != nil {
+// tell tells an error of the file once, until it works again.
+func (l *Log) tell(out *lines, err error) {
+	if err != nil && !out.failed && l.Failed != nil {
 		l.Failed(err)
 	}
-	l.unwritten.Add(out.flows)
-	out.flows, out.failed = 0, true
-	out.Reset(out.to)
+	out.failed = err != nil
 }
 
-// omission is the line about what was left out. It has the fields of a flow's
-// line where they mean the same.
+// omission is the line about what was left out, so that lines and counts together
+// are exact. It has the fields of a flow's line where they mean the same.
 type omission struct {
 	Time   time.Time      `json:"time"`
-	Event  string         `json:"event"` // "suppressed" or "lost"
+	Event  string         `json:"event"` // "suppressed"; or "lost": too fast, or the file failed
 	Src    string         `json:"src,omitempty"`
 	Reason *egress.Reason `json:"reason,omitempty"` // of the last that was suppressed
 	Count  uint64         `json:"count"`
 }
 
+// summarise writes what was left out. What cannot be written is said the next time.
 func (l *Log) summarise(out *lines) {
 	at := l.Now()
-	for _, s := range l.limits.left() {
-		l.note(out, omission{at, "suppressed", s.src, &s.last, s.count})
-	}
-	if lost := l.lost.Load(); lost > l.lostTold {
-		l.note(out, omission{Time: at, Event: "lost", Count: lost - l.lostTold})
-		l.lostTold = lost
-	}
 	l.flush(out)
-}
-
-func (l *Log) note(out *lines, o omission) {
-	if err := out.json(o); err != nil {
-		l.fail(out, err)
+	for _, s := range l.limits.left(at) {
+		if !l.note(out, omission{at, "suppressed", s.source(), &s.last, s.count}) {
+			l.limits.again(s, at)
+		}
+	}
+	missing := l.lost.Load() + l.unwritten.Load()
+	if missing > l.missingTold && l.note(out, omission{Time: at, Event: "lost", Count: missing - l.missingTold}) {
+		l.missingTold = missing
 	}
 }
 
-// lines is an open file of lines.
-type lines struct {
-	*bufio.Writer
-	to     io.WriteCloser
-	flows  uint64 // in the buffer
-	failed bool   // and told
+// note writes one line at once, and reports whether the file has it.
+func (l *Log) note(out *lines, o omission) bool {
+	b, err := json.Marshal(o)
+	if err == nil {
+		_, err = out.write(append(b, '\n'))
+	}
+	l.tell(out, err)
+	return err == nil
 }
 
+// open opens the file of lines; without one, it is a bin.
 func (l *Log) open() (*lines, error) {
 	if l.Open == nil {
-		return &lines{Writer: bufio.NewWriter(io.Discard), to: discard{}}, nil
+		return &lines{to: discard{}}, nil
 	}
 	to, err := l.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &lines{Writer: bufio.NewWriterSize(to, 64<<10), to: to}, nil
+	return &lines{to: to}, nil
 }
 
-// again opens the file anew; while that fails, flows are counted as unwritten.
-func (l *Log) again(old *lines) *lines {
+// reopened opens the file anew. While that fails the old one goes on, renamed as it may be.
+func (l *Log) reopened(old *lines) *lines {
 	l.flush(old)
-	_ = old.close() // nothing is left in it
 	out, err := l.open()
 	if err != nil {
-		out = &lines{Writer: bufio.NewWriter(broken{err}), to: broken{err}}
-		l.fail(out, err)
+		l.tell(old, err)
+		return old
 	}
+	_ = old.to.Close() // nothing is left in it
 	return out
 }
-
-func (o *lines) json(v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	_, err = o.Write(append(b, '\n'))
-	return err
-}
-
-func (o *lines) close() error { return errors.Join(o.Flush(), o.to.Close()) }
 
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 func (discard) Close() error                { return nil }
-
-// broken is a file that could not be opened.
-type broken struct{ err error }
-
-func (b broken) Write([]byte) (int, error) { return 0, b.err }
-func (broken) Close() error                { return nil }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -80,8 +81,8 @@ func (c *client) await(first bool) bool {
 	if first {
 		wait = HeadTimeout
 	}
-	c.conn.SetReadDeadline(time.Now().Add(wait))
-	stop := c.origin.watch(func() { c.conn.SetReadDeadline(past) })
+	c.conn.within(wait)
+	stop := c.origin.watch(func() { c.conn.until(past) })
 	_, err := c.br.Peek(1)
 	if stop() {
 		c.dropOrigin()
@@ -99,17 +100,16 @@ func (c *client) conned(p egress.Proto) egress.Conn {
 
 // readRequest reads a head, whose first byte is there.
 func (c *client) readRequest() (*wire.Request, error) {
-	c.conn.SetReadDeadline(time.Now().Add(HeadTimeout))
+	c.conn.within(HeadTimeout)
 	if b, err := c.br.Peek(1); err == nil && (b[0] <= ' ' || b[0] > '~') {
 		return nil, wire.ErrMethod // another protocol, whose first line may never end
 	}
 	return wire.ReadRequest(c.br)
 }
 
-func isTimeout(err error) bool {
-	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
-}
+// isTimeout reports whether one of our deadlines has passed; a connection that the kernel gave up
+// is another matter.
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // origin is an open connection to a server, used by one client only.
 type origin struct {
@@ -158,7 +158,7 @@ func (o *origin) watch(gone func()) (stop func() bool) {
 		return func() bool { return false }
 	}
 	o.conn.patient = false
-	o.conn.SetReadDeadline(time.Time{})
+	o.conn.until(time.Time{})
 	result := make(chan bool, 1)
 	go func() {
 		_, err := o.br.Peek(1)
@@ -169,7 +169,7 @@ func (o *origin) watch(gone func()) (stop func() bool) {
 		result <- !quiet
 	}()
 	return func() bool {
-		o.conn.SetReadDeadline(past)
+		o.conn.until(past)
 		left := <-result
 		o.conn.patient = true
 		return left

@@ -22,7 +22,7 @@
 // body.
 //
 // Where to look: server.go accepts and bounds; client.go is the loop over the
-// requests of one connection; exchange.go one request and its answer; response.go and
+// requests of one connection; exchange.go and body.go one request and its answer; response.go and
 // fields.go what is read and dropped; refuse.go what a client is told; route.go,
 // connect.go and tunnel.go the explicit proxy.
 package httpproxy

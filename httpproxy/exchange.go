@@ -3,11 +3,8 @@ package httpproxy
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"slices"
-	"sync"
-	"time"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/wire"
@@ -17,13 +14,10 @@ import (
 // without end would keep the exchange alive for nothing.
 const maxInterim = 8
 
-// copyBuffers are for bodies and tunnels.
-var copyBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
-
 // exchange judges one request, sends it on and its answer back. It reports whether the
 // connection can serve another.
 func (c *client) exchange(ctx context.Context, req *wire.Request) (again bool) {
-	c.head = req.Method == "HEAD"
+	c.head = req.Method == http.MethodHead
 	at, err := c.subject(req)
 	if err != nil {
 		c.refuseRequest(at, egress.MalformedRequest, http.StatusBadRequest, err.Error())
@@ -70,7 +64,7 @@ func (c *client) improper(req *wire.Request) (r egress.Reason, status int, why s
 		return egress.MalformedRequest, http.StatusBadRequest, "a proxy needs the whole URL"
 	case len(connection(req.Fields)) > wire.MaxFields:
 		return egress.MalformedRequest, http.StatusRequestHeaderFieldsTooLarge, "too many members of Connection"
-	case req.Method == "TRACE" && hasBody(req): // RFC 9110, section 9.3.8
+	case req.Method == http.MethodTrace && hasBody(req): // RFC 9110, section 9.3.8
 		return egress.MalformedRequest, http.StatusBadRequest, "TRACE with a body"
 	}
 	for _, t := range req.Tokens("Expect") {
@@ -91,6 +85,7 @@ type exchange struct {
 	req            *wire.Request
 	server         *origin
 	last           bool         // the client's connection ends with this exchange
+	closing        bool         // the server is told to close its connection after it
 	started        bool         // the client has been sent a part of the answer
 	complete       bool         // it has been sent all of it
 	sent, received uint64       // what the origin's connection had carried before
@@ -103,9 +98,9 @@ func (x *exchange) run(ctx context.Context, to egress.Conn, reused bool) (again 
 	res, err := x.send()
 	if err != nil && reused && x.repeatable() && x.server.conn.read.Load() == x.received {
 		x.dropOrigin() // it had been closed for being idle
-		x.req.Fields = without(x.req.Fields, "Connection")
-		if x.server, _, err = x.reach(ctx, to); err == nil {
-			x.sent, x.received = 0, 0
+		var again *origin
+		if again, _, err = x.reach(ctx, to); err == nil {
+			x.server, x.sent, x.received = again, 0, 0
 			res, err = x.send()
 		}
 	}
@@ -126,11 +121,12 @@ func (x *exchange) prepare() {
 	req := x.req
 	closing := slices.Contains(connection(req.Fields), "close")
 	x.last = req.Minor == 0 || closing
+	x.closing = closing || hasBody(req) && !bodyExpected(req.Method)
 	req.Fields = endToEnd(req.Fields)
 	if req.Minor == 0 || !hasBody(req) {
 		req.Fields = without(req.Fields, "Expect") // RFC 9110, section 10.1.1
 	}
-	if closing || hasBody(req) && !bodyExpected(req.Method) {
+	if x.closing {
 		req.Fields = append(req.Fields, wire.Field{Name: "Connection", Value: "close"})
 	}
 }
@@ -139,14 +135,14 @@ func (x *exchange) prepare() {
 // a GET for the next request (RFC 9110, section 9.3.1), which would then never have been
 // judged: after any other, the server is told to close.
 func bodyExpected(method string) bool {
-	return method == "POST" || method == "PUT" || method == "PATCH"
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
 }
 
 // repeatable reports whether the request may be sent a second time after a server closed an idle
 // connection without an answer (RFC 9110, section 9.2.2).
 func (x *exchange) repeatable() bool {
 	switch x.req.Method {
-	case "GET", "HEAD", "OPTIONS":
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
 		return !hasBody(x.req)
 	}
 	return false
@@ -162,6 +158,9 @@ func (x *exchange) send() (*response, error) {
 		x.body = x.sendBody()
 	}
 	for range maxInterim {
+		if err := x.awaitAnswer(); err != nil {
+			return nil, err
+		}
 		res, err := readResponse(x.server.br, x.req.Method)
 		switch {
 		case err != nil:
@@ -182,6 +181,18 @@ func (x *exchange) send() (*response, error) {
 	return nil, errors.Join(errResponse, errors.New("interim answers without end"))
 }
 
+// awaitAnswer waits for the first byte of an answer. A server is not silent while the body is still
+// on its way to it.
+func (x *exchange) awaitAnswer() error {
+	for {
+		before := x.server.conn.written.Load()
+		_, err := x.server.br.Peek(1)
+		if !isTimeout(err) || x.server.conn.written.Load() == before {
+			return err
+		}
+	}
+}
+
 // answer sends the answer to the client.
 func (x *exchange) answer(res *response) error {
 	if x.body != nil && !x.body.over() {
@@ -200,7 +211,7 @@ func (x *exchange) answer(res *response) error {
 	if n := x.server.br.Buffered(); res.framing == wire.Sized && int64(n) >= res.length && res.length > 0 {
 		whole, _ := x.server.br.Peek(int(res.length)) // small answers travel in one piece
 		x.out = append(x.out, whole...)
-		x.server.br.Discard(len(whole))
+		_, _ = x.server.br.Discard(len(whole)) // it has just been seen
 		res.framing, framing = wire.NoBody, wire.NoBody
 	}
 	if _, err := x.conn.Write(x.out); err != nil {
@@ -210,7 +221,7 @@ func (x *exchange) answer(res *response) error {
 		return err
 	}
 	x.complete = true
-	if res.close || x.server.br.Buffered() > 0 { // what nobody asked for may not answer the next request
+	if res.close || x.closing || x.server.br.Buffered() > 0 { // what nobody asked for may not answer the next request
 		x.dropOrigin()
 	}
 	return nil
@@ -228,32 +239,12 @@ func (x *exchange) answerBody(res *response, framing wire.Framing) error {
 	return copyBody(x.conn, body)
 }
 
-// copyBody copies piece by piece, so that each has a deadline of its own.
-func copyBody(w io.Writer, r io.Reader) error {
-	buf := copyBuffers.Get().(*[16 << 10]byte)
-	defer copyBuffers.Put(buf)
-	for {
-		n, err := r.Read(buf[:])
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		}
-	}
-}
-
 // fail tells the client what went wrong, where that is still possible: an answer that has
 // begun is cut short, so that its beginning is not taken for the whole.
 func (x *exchange) fail(to egress.Conn, err error) {
 	if x.started {
 		if !x.complete {
-			x.conn.Conn.Close()
+			x.conn.Close()
 		}
 		return
 	}
@@ -272,81 +263,4 @@ func (x *exchange) fail(to egress.Conn, err error) {
 	default:
 		x.tell(f, http.StatusBadGateway, "the destination closed the connection without an answer")
 	}
-}
-
-// requestBody is the sending of a request's body, in a goroutine of its own: a server may
-// answer before it has read it all, and a client may wait for that (100-continue).
-type requestBody struct {
-	done chan struct{}
-	read error // what reading from the client said; nil for the end
-	sent bool  // all of it
-}
-
-func (x *exchange) sendBody() *requestBody {
-	b := &requestBody{done: make(chan struct{})}
-	x.conn.patient = true
-	go func() {
-		defer close(b.done)
-		body := &noted{Reader: x.req.Body(x.br)}
-		var err error
-		if x.req.Framing == wire.Chunked {
-			_, err = wire.CopyChunked(x.server.conn, body)
-		} else {
-			err = copyBody(x.server.conn, body)
-		}
-		b.read, b.sent = body.err, err == nil
-		if body.err != nil { // the server must not wait for what never comes
-			x.server.conn.Conn.Close()
-		}
-	}()
-	return b
-}
-
-// noted remembers the error of a reader.
-type noted struct {
-	io.Reader
-	err error
-}
-
-func (n *noted) Read(p []byte) (int, error) {
-	k, err := n.Reader.Read(p)
-	if err != io.EOF {
-		n.err = err
-	}
-	return k, err
-}
-
-// over reports whether all of the body is sent. The goroutine that sent the last byte may be a
-// moment behind the server that has answered to it.
-func (b *requestBody) over() bool {
-	const moment = 20 * time.Millisecond
-	select {
-	case <-b.done:
-		return b.sent
-	case <-time.After(moment):
-		return false
-	}
-}
-
-// failure returns why the client's bytes could not be read. b has ended, or is nil.
-func (b *requestBody) failure() error {
-	if b == nil {
-		return nil
-	}
-	return b.read
-}
-
-// finishBody ends the sending and reports whether all of the body was sent, so that the next
-// byte begins another request.
-func (x *exchange) finishBody() bool {
-	if x.body == nil {
-		return true
-	}
-	whole := x.body.over()
-	if !whole {
-		x.conn.interrupt()
-	}
-	<-x.body.done
-	x.conn.patient = false
-	return whole
 }

@@ -97,7 +97,7 @@ func TestKeepAlive(t *testing.T) {
 			t.Fatal(err)
 		}
 		res.Body.Close()
-		if res.StatusCode != 200 {
+		if res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s", name, res.Status)
 		}
 	}
@@ -117,7 +117,7 @@ func TestExpectContinue(t *testing.T) {
 	})
 	for path, want := range map[string]int{"/yes": 200, "/no": 417} {
 		got100 := false
-		req, _ := http.NewRequest("POST", "http://allowed.test"+path, strings.NewReader("body"))
+		req, _ := http.NewRequest(http.MethodPost, "http://allowed.test"+path, strings.NewReader("body"))
 		req.Header.Set("Expect", "100-continue")
 		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{Got100Continue: func() { got100 = true }}))
 		res, err := client.Do(req)
@@ -137,7 +137,7 @@ func TestEarlyHints(t *testing.T) {
 		w.WriteHeader(http.StatusEarlyHints)
 	})
 	var hints []int
-	req, _ := http.NewRequest("GET", "http://allowed.test/", nil)
+	req, _ := http.NewRequest(http.MethodGet, "http://allowed.test/", nil)
 	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints = append(hints, code); return nil },
 	}))
@@ -146,7 +146,7 @@ func TestEarlyHints(t *testing.T) {
 		t.Fatal(err)
 	}
 	res.Body.Close()
-	if res.StatusCode != 200 || !slices.Equal(hints, []int{103}) {
+	if res.StatusCode != http.StatusOK || !slices.Equal(hints, []int{103}) {
 		t.Errorf("%s after %v", res.Status, hints)
 	}
 }
@@ -164,7 +164,7 @@ func TestServerRefusesBodyEarly(t *testing.T) {
 	defer c.Close()
 	io.WriteString(c, "POST / HTTP/1.1\r\nHost: allowed.test\r\nContent-Length: 1000000\r\n\r\nbegin")
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil || res.StatusCode != 413 || !res.Close {
+	if err != nil || res.StatusCode != http.StatusRequestEntityTooLarge || !res.Close {
 		t.Errorf("%v, %v", res, err)
 	}
 }
@@ -264,7 +264,7 @@ func asTold(back, method string) string {
 		}
 		body, err := io.ReadAll(res.Body)
 		switch {
-		case res.StatusCode == 502:
+		case res.StatusCode == http.StatusBadGateway:
 			return "502"
 		case err != nil:
 			return fmt.Sprintf("%d %s cut short", res.StatusCode, body)
@@ -294,6 +294,35 @@ func TestOriginThatClosesIdleConnections(t *testing.T) {
 		t.Errorf("%q, %v", back, err)
 	}
 	h.awaitEnd(t, 1)
+}
+
+// TestOriginThatForgets answers one request of each connection, and closes it when the next one
+// has come, as a server does whose idle time ends at that moment.
+func TestOriginThatForgets(t *testing.T) {
+	for _, row := range []struct{ sentence, second, told string }{
+		{"a GET is sent again", "GET", "200 200"},
+		{"a POST is not", "POST", "200 502"},
+		{"a GET is not, when the server is gone", "GET gone", "200 502"},
+	} {
+		t.Run(strings.ReplaceAll(row.sentence, " ", "_"), func(t *testing.T) {
+			h, addr := through(t, func(c net.Conn) {
+				br := bufio.NewReader(c)
+				if _, err := http.ReadRequest(br); err == nil {
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					http.ReadRequest(br)
+				}
+			})
+			method, gone, _ := strings.Cut(row.second, " ")
+			if gone != "" {
+				h.dials = func(egress.Conn) { delete(h.origins, port80) } // after the first one has been looked up
+			}
+			back := say(t, addr, "GET / HTTP/1.1\r\nHost: allowed.test\r\n\r\n"+method+" / HTTP/1.1\r\nHost: allowed.test\r\n\r\n")
+			if got := statuses(t, back); got != row.told {
+				t.Errorf("told %q, want %q", got, row.told)
+			}
+			h.awaitEnd(t, 2)
+		})
+	}
 }
 
 func TestUnreachableOrigin(t *testing.T) {

@@ -3,6 +3,7 @@ package httpproxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -107,10 +108,10 @@ func (h *house) decide(_ context.Context, c egress.Conn) egress.Flow {
 }
 
 func (h *house) dial(ctx context.Context, c egress.Conn) (net.Conn, error) {
+	to, ok := h.origins[c.Dst]
 	if h.dials != nil {
 		h.dials(c)
 	}
-	to, ok := h.origins[c.Dst]
 	if !ok {
 		return nil, fmt.Errorf("dial %s: connection refused", c.Dst)
 	}
@@ -245,7 +246,7 @@ func (r *recorder) serve(c net.Conn) {
 	for {
 		req, err := http.ReadRequest(br)
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				r.add("unreadable: " + err.Error())
 			}
 			return
@@ -264,7 +265,7 @@ func (r *recorder) serve(c net.Conn) {
 		}
 		r.add(line)
 		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-		if req.Method != "HEAD" {
+		if req.Method != http.MethodHead {
 			io.WriteString(c, "ok")
 		}
 		if req.Close {

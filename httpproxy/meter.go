@@ -19,9 +19,9 @@ type meter struct {
 
 func (m *meter) Read(p []byte) (int, error) {
 	if m.patient {
-		m.Conn.SetReadDeadline(time.Now().Add(StallTimeout))
+		m.within(StallTimeout)
 		if m.interrupted.Load() {
-			m.Conn.SetReadDeadline(past)
+			m.until(past)
 		}
 	}
 	n, err := m.Conn.Read(p)
@@ -30,11 +30,17 @@ func (m *meter) Read(p []byte) (int, error) {
 }
 
 func (m *meter) Write(p []byte) (int, error) {
-	m.Conn.SetWriteDeadline(time.Now().Add(StallTimeout))
+	_ = m.SetWriteDeadline(time.Now().Add(StallTimeout)) // on a closed connection, Write says so
 	n, err := m.Conn.Write(p)
 	m.written.Add(uint64(n))
 	return n, err
 }
+
+// until sets when reading ends. On a closed connection it has no effect, and the read says so.
+func (m *meter) until(t time.Time) { _ = m.SetReadDeadline(t) }
+
+// within is until, from now.
+func (m *meter) within(d time.Duration) { m.until(time.Now().Add(d)) }
 
 // past is a deadline that has expired.
 var past = time.Unix(1, 0)
@@ -42,14 +48,14 @@ var past = time.Unix(1, 0)
 // interrupt ends the read that another goroutine is in, and those to come.
 func (m *meter) interrupt() {
 	m.interrupted.Store(true)
-	m.Conn.SetReadDeadline(past)
+	m.until(past)
 }
 
 // closeWrite says that nothing more will come, where the connection can say so.
 func (m *meter) closeWrite() {
 	if c, ok := m.Conn.(interface{ CloseWrite() error }); ok {
-		c.CloseWrite()
+		_ = c.CloseWrite() // it fails when the peer is gone, who then needs not be told
 		return
 	}
-	m.Conn.Close()
+	m.Close()
 }

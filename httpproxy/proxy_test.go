@@ -270,7 +270,7 @@ func TestNameSwitchAfterRetry(t *testing.T) {
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			io.WriteString(c, "CONNECT allowed.test:443 HTTP/1.1\r\nHost: allowed.test:443\r\n\r\n")
 			br := bufio.NewReader(c)
-			if res, err := http.ReadResponse(br, &http.Request{Method: "CONNECT"}); err != nil || res.StatusCode != 200 {
+			if res, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect}); err != nil || res.StatusCode != http.StatusOK {
 				t.Fatalf("%v %v", res, err)
 			}
 			c.Write(first.Bytes())

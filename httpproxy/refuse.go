@@ -50,7 +50,7 @@ func (c *client) tell(f egress.Flow, status int, why string) {
 	if !c.head {
 		head = append(head, body...)
 	}
-	c.conn.Write(head)
+	_, _ = c.conn.Write(head) // when the client has gone there is nobody to tell
 	c.out = head
 }
 
@@ -59,8 +59,8 @@ func (c *client) tell(f egress.Flow, status int, why string) {
 func (c *client) linger() {
 	const most = 256 << 10 // of a body that nobody reads
 	c.conn.closeWrite()
-	c.conn.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
-	io.CopyN(io.Discard, c.conn.Conn, most)
+	c.conn.within(lingerTimeout)
+	_, _ = io.CopyN(io.Discard, c.conn.Conn, most) // its end is all that matters
 }
 
 // refuseRequest reports and refuses a request that the proxy itself does not let pass.

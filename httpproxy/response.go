@@ -103,7 +103,7 @@ func (r *response) readFields(br *bufio.Reader, left *int) (f framingFields, err
 	for n := 0; ; n++ {
 		line, err := readLine(br, left)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return f, io.ErrUnexpectedEOF
 		case err != nil || line == "":
 			return f, err

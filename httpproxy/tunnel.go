@@ -54,7 +54,7 @@ func (t *tunnel) run(ctx context.Context) {
 func (t *tunnel) alert() {
 	if t.hello.Len > 0 {
 		const fatal, unrecognizedName = 2, 112
-		t.conn.Write([]byte{21, 3, 3, 0, 2, fatal, unrecognizedName})
+		_, _ = t.conn.Write([]byte{21, 3, 3, 0, 2, fatal, unrecognizedName}) // when it has gone there is nobody to tell
 	}
 	t.linger()
 }
@@ -95,7 +95,7 @@ func (t *tunnel) judgeHello(ctx context.Context) egress.Flow {
 
 // readHello reads a hello into held.
 func (t *tunnel) readHello(read func([]byte) (wire.ClientHello, error)) (wire.ClientHello, error) {
-	t.conn.SetReadDeadline(time.Now().Add(HelloTimeout))
+	t.conn.within(HelloTimeout)
 	for {
 		h, err := read(t.held)
 		if !errors.Is(err, wire.ErrMore) {
@@ -179,7 +179,7 @@ func (t *tunnel) sendHeld(n int) error {
 // HelloRetryRequest.
 func (t *tunnel) readAnswer(answer *[]byte) (said wire.Answer, n int, err error) {
 	t.server.conn.patient = false
-	t.server.conn.SetReadDeadline(time.Now().Add(AnswerTimeout))
+	t.server.conn.within(AnswerTimeout)
 	for {
 		said, n = wire.ReadAnswer(*answer)
 		switch {
@@ -215,7 +215,7 @@ func carryOneWay(dst, src *meter, br *bufio.Reader, moved *atomic.Int64, fail fu
 	buf := copyBuffers.Get().(*[16 << 10]byte)
 	defer copyBuffers.Put(buf)
 	for {
-		src.SetReadDeadline(time.Now().Add(TunnelIdle))
+		src.within(TunnelIdle)
 		n, err := br.Read(buf[:])
 		if n > 0 {
 			moved.Store(time.Now().UnixNano())

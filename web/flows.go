@@ -103,7 +103,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	watcher := s.Flows.Watch(r.Context())
+	watcher := s.Flows.Watch(r.Context(), f.match)
 	if watcher == nil {
 		http.Error(w, "too many watch already", http.StatusServiceUnavailable)
 		return
@@ -130,7 +130,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 				going = send("event: missed\ndata: %d\n\n", missed-told)
 				told = missed
 			}
-			if b, err := json.Marshal(flow); err == nil && f.match(&flow) {
+			if b, err := json.Marshal(flow); err == nil {
 				going = going && send("data: %s\n\n", b)
 			}
 		}
