@@ -62,6 +62,8 @@ const (
 	MalformedHello
 	HelloTooLarge
 	HelloTimeout
+	ClientLeft
+	Interrupted
 	ConflictingData
 	UnconfirmedData
 	ServerNameChanged
@@ -107,6 +109,8 @@ var reasons = [numReasons]struct{ word, advice string }{
 	MalformedHello:      {"malformed-hello", "The ClientHello breaks the rules of TLS in a way that two readers could read differently; update the client."},
 	HelloTooLarge:       {"hello-too-large", "The ClientHello is longer than any real one; find out what the client is."},
 	HelloTimeout:        {"hello-timeout", "The client did not complete its ClientHello in time; look for a client that probes ports, or for packet loss."},
+	ClientLeft:          {"client-left", "The client ended the connection before it had shown a name, as a check that only connects does; nothing to do."},
+	Interrupted:         {"interrupted", "The connection was not decided when the gateway restarted, or is older than its rules; the client has to connect again, and most do by themselves."},
 	ConflictingData:     {"conflicting-data", "The client sent two versions of the same bytes, as evasion tools do; find out what it is."},
 	UnconfirmedData:     {"unconfirmed-data", "The server acknowledged bytes that were never judged, as with decoy packets; find out what the client is."},
 	ServerNameChanged:   {"server-name-changed", "The second ClientHello names another server than the first, which RFC 8446 forbids; find out what the client is."},

@@ -161,7 +161,7 @@ func (f *Follower) data(c *conn, h held, payload []byte) {
 func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 	switch {
 	case known && h.fin && c.state == reading:
-		f.refuse(c, h.id, egress.HelloTimeout) // it will never be complete
+		f.refuse(c, h.id, egress.ClientLeft) // it will never be complete
 		return
 	case known && !h.fin && h.to <= c.sent:
 		f.Verdict(h.id, true, 0) // lost behind us
@@ -176,7 +176,7 @@ func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 	}
 	switch {
 	case h.fin:
-		f.deny(c, egress.HelloTimeout)
+		f.deny(c, egress.ClientLeft)
 	case c.flowing, len(c.held) >= releaseSegments, c.bytes >= releaseBytes, f.full(c):
 		f.flow(c)
 	case c.release.next == nil:

@@ -57,7 +57,7 @@ func (f *Follower) logUnfinished(c *conn) {
 	case c.state == opening:
 		f.log(c, egress.Denied(egress.UpstreamUnreachable))
 	default:
-		f.log(c, egress.Denied(egress.HelloTimeout))
+		f.log(c, egress.Denied(egress.ClientLeft))
 	}
 }
 

@@ -223,11 +223,11 @@ func TestAttacks(t *testing.T) {
 			}
 		}, egress.HelloTimeout},
 		{"a client that sends nothing", func(r *rig) { r.handshake().after(quietFor) }, egress.HelloTimeout},
-		{"a client that closes before its hello", func(r *rig) { r.handshake().client(wire.FIN|wire.ACK, 0, nil) }, egress.HelloTimeout},
-		{"a client that closes within its hello", func(r *rig) { r.handshake().client(push|wire.FIN, 0, allowed[:90]) }, egress.HelloTimeout},
-		{"a client that resets before its hello", func(r *rig) { r.handshake().client(wire.RST, 0, nil) }, egress.HelloTimeout},
-		{"a connection that was open before the process started", func(r *rig) { r.say(0, allowed) }, egress.InvalidPacket},
-		{"a SYN-ACK for a SYN that was not seen", func(r *rig) { r.synAck() }, egress.InvalidPacket},
+		{"a client that closes before its hello", func(r *rig) { r.handshake().client(wire.FIN|wire.ACK, 0, nil) }, egress.ClientLeft},
+		{"a client that closes within its hello", func(r *rig) { r.handshake().client(push|wire.FIN, 0, allowed[:90]) }, egress.ClientLeft},
+		{"a client that resets before its hello", func(r *rig) { r.handshake().client(wire.RST, 0, nil) }, egress.ClientLeft},
+		{"a connection that was open before the process started", func(r *rig) { r.say(0, allowed) }, egress.Interrupted},
+		{"a SYN-ACK for a SYN that was not seen", func(r *rig) { r.synAck() }, egress.Interrupted},
 		{"the name of another port's rule", func(r *rig) { r.dst = netip.AddrPortFrom(r.dst.Addr(), 8443); r.syn() }, egress.NoRule},
 		{"an IPv4 address inside an IPv6 one", func(r *rig) {
 			r.src, r.dst = node6, netip.AddrPortFrom(netip.AddrFrom16(shared.Addr().As16()), 443)

@@ -34,7 +34,7 @@ func (f *Follower) stranger(id uint32, p *wire.Packet) {
 		f.Verdict(id, false, 0)
 		return
 	}
-	f.tell(policy, scope, conn, egress.Denied(egress.InvalidPacket), false)
+	f.tell(policy, scope, conn, egress.Denied(egress.Interrupted), false)
 	f.recent.keep(k, f.Cut, f.now)
 	f.Verdict(id, true, f.Cut)
 	f.reset(p.Src, p.Dst, p.Seq, p.Ack)

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"net"
+	"sync/atomic"
 
 	"golang.org/x/crypto/cryptobyte"
 )
@@ -134,17 +135,19 @@ type Shaper struct {
 	Bytes   bool // one write, and so usually one segment, a byte
 
 	Hello []byte // the bytes sent until the first answer was read
-	read  bool
+	read  atomic.Bool
 }
 
 func (s *Shaper) Read(b []byte) (int, error) {
 	n, err := s.Conn.Read(b)
-	s.read = s.read || n > 0
+	if n > 0 {
+		s.read.Store(true)
+	}
 	return n, err
 }
 
 func (s *Shaper) Write(b []byte) (int, error) {
-	if s.read {
+	if s.read.Load() {
 		return s.Conn.Write(b)
 	}
 	out := b

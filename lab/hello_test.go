@@ -66,7 +66,7 @@ func TestWholeHello(t *testing.T) {
 // TestShaperChangesNothingInside: the handshake message is the client's own, however it goes out.
 func TestShaperChangesNothingInside(t *testing.T) {
 	want := sni("mcr.microsoft.com").message()
-	for _, s := range []Shaper{{}, {Bytes: true}, {Records: 2}, {Records: 15, Bytes: true}} {
+	for _, s := range []*Shaper{{}, {Bytes: true}, {Records: 2}, {Records: 15, Bytes: true}} {
 		a, b := net.Pipe()
 		s.Conn = a
 		go func() { _, _ = s.Write(records(want, maxRecordPayload)); _ = a.Close() }()

@@ -10,6 +10,13 @@ import (
 
 // report counts a flow and hands it to the log; it never blocks.
 func (b *box) report(f egress.Flow) {
+	if f.Policy == "" { // the HTTP proxy refuses some requests before it asks
+		now := b.now.Load()
+		f.Policy = now.policy.ID()
+		if c := now.policy.Cluster(f.Conn.Src.Addr()); c != nil {
+			f.Cluster = c.Name
+		}
+	}
 	if !f.End {
 		b.counts.add(f.Verdict)
 	}
