@@ -37,6 +37,8 @@ type Gateway struct {
 	State      string           // the directory of what has to survive a restart
 	FlowLog    string           // the file of flow records; empty for standard output
 	Notes      []string         // what could not be known, and was assumed
+
+	needs int // how many of Rules come from the catalogue; the others are the file's own
 }
 
 // Cluster is one cluster behind the gateway.

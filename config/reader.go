@@ -122,6 +122,7 @@ func (r *reader) cluster(fc fileCluster) (err error) {
 }
 
 func (r *reader) rules() error {
+	r.out.needs = len(r.out.Rules)
 	for i, fr := range r.file.Rules {
 		rule, err := r.rule(i, fr)
 		if err != nil {

@@ -51,6 +51,9 @@ func (g *Gateway) Warnings() []Warning {
 			}
 		}
 		for j, wide := range g.Rules {
+			if max(i, j) < g.needs {
+				continue // each row of the catalogue has a reason of its own, and goes with its feature
+			}
 			if i != j && masks(wide, r) && (!masks(r, wide) || j < i) {
 				ws = append(ws, Warning{r.ID, fmt.Sprintf("rule %s permits all of it already", wide.ID)})
 				break

@@ -37,12 +37,23 @@ func readGateway(path string) (*config.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Read(path, text, func(name string) (io.ReadCloser, error) {
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(path), name)
-		}
-		return os.Open(name)
-	})
+	g, err := config.Read(path, text, func(name string) (io.ReadCloser, error) { return os.Open(beside(path, name)) })
+	if err != nil {
+		return nil, err
+	}
+	g.State = beside(path, g.State)
+	if g.FlowLog != "" {
+		g.FlowLog = beside(path, g.FlowLog)
+	}
+	return g, nil
+}
+
+// beside finds what the gateway's file names, relative to it.
+func beside(path, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(path), name)
 }
 
 // stateOf finds the state directory that a gateway's file names.
@@ -51,7 +62,8 @@ func stateOf(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return config.StateDir(path, text)
+	dir, err := config.StateDir(path, text)
+	return beside(path, dir), err
 }
 
 func gatewayValidateCommand(path *string) *cobra.Command {
