@@ -24,7 +24,7 @@ const good = head + `clusters:
     aks: example-public-gpu-monitor-policy.cli.json
   - name: soon
     from: [10.225.0.0/16]
-    aks: {cloud: public, region: westeurope, with: [keyvault]}
+    aks: {cloud: public, region: westeurope, with: [keyvault], keyVaults: [kv1], dnsServers: [10.1.0.4], recommended: false}
     mode: observe
     apiServer: by-name
 rules:
@@ -56,6 +56,9 @@ func TestRead(t *testing.T) {
 		{"nobody else has it", "https 10.226.0.4 > 20.1.2.3:443 mcr.microsoft.com", "deny name-not-allowed"},
 		{"the first cluster's API server by its own name", "https 10.224.0.4 > 20.1.2.3:443 aks-ml-3k2j1h0g.hcp.eastus2.azmk8s.io", "allow name-rule prod:core/apiserver"},
 		{"a feature that was asked for", "https 10.225.0.4 > 20.1.2.3:443 kv1.vault.azure.net", "allow name-rule soon:keyvault/public"},
+		{"one's own vault and no other", "https 10.225.0.4 > 20.1.2.3:443 kv2.vault.azure.net", "deny name-not-allowed"},
+		{"a server that the virtual network asks", "udp 10.225.0.4 > 10.1.0.4:53", "allow address-rule soon:dns/custom"},
+		{"nothing recommended", "http 10.225.0.4 > 20.1.2.3:80 azure.archive.ubuntu.com", "deny name-not-allowed"},
 		{"an own rule for a cluster", "https 10.224.0.4 > 20.1.2.3:443 api.stripe.com", "allow name-rule payments/stripe"},
 		{"not for the other", "https 10.225.0.4 > 20.1.2.3:443 api.stripe.com", "deny name-not-allowed"},
 		{"an own rule for a prefix", "tcp 10.225.1.4 > 20.9.1.1:999", "allow address-rule corp/anywhere"},
@@ -98,7 +101,7 @@ func TestReadRefuses(t *testing.T) {
 		{"another kind", "apiVersion: tidegate.io/v1\nkind: Pod\n", `gateway.yaml: line 2: kind "Pod": want Gateway`},
 		{"an unknown key", head + "cluster: []\n", `line 3: unknown key "cluster"`},
 		{"an unknown key below", strings.Replace(cluster, "from:", "form:", 1), `line 5: unknown key "form"`},
-		{"an unknown key of aks", strings.Replace(cluster, "aks: example-network-isolated.cli.json", "aks: {cloud: public, regoin: x}", 1), `line 6: unknown key "regoin"; want one of cloud, region`},
+		{"an unknown key of aks", strings.Replace(cluster, "aks: example-network-isolated.cli.json", "aks: {cloud: public, regoin: x}", 1), `line 6: unknown key "regoin"; want one of file, cloud, region`},
 		{"a doubled key", cluster + "    name: other\n", `line 7: key "name" was given in line 4 already`},
 		{"a doubled key of aks", strings.Replace(cluster, "aks: example-network-isolated.cli.json", "aks: {cloud: public, cloud: china}", 1), `key "cloud" was given in line 6 already`},
 		{"a second document", cluster + "---\na: b\n", "second document"},

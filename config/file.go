@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -61,6 +62,18 @@ type fileFacts struct {
 	Edition   word   `yaml:"edition"`
 	AsStated  bool   `yaml:"asStated"`
 	APIAccess word   `yaml:"apiAccess"`
+
+	Recommended    *bool  `yaml:"recommended"`
+	Extensions     word   `yaml:"extensions"`
+	KeyVaults      []word `yaml:"keyVaults"`
+	DNSServers     []word `yaml:"dnsServers"`
+	APIServerAddrs []word `yaml:"apiServerAddresses"`
+}
+
+// factKeys are the keys of fileFacts, for an error that lists them.
+var factKeys = []string{
+	"file", "cloud", "region", "with", "without", "fqdn", "edition", "asStated", "apiAccess", "recommended",
+	"extensions", "keyVaults", "dnsServers", "apiServerAddresses",
 }
 
 type fileRule struct {
@@ -112,7 +125,7 @@ func (a *fileAKS) UnmarshalYAML(n *yaml.Node) error {
 	if n.Kind != yaml.MappingNode {
 		return lineError{n.Line, "want a file's name, or a map with cloud and region"}
 	}
-	if err := knownKeys(n, "cloud", "region", "with", "without", "fqdn", "file", "edition", "asStated", "apiAccess"); err != nil {
+	if err := knownKeys(n, factKeys); err != nil {
 		return err
 	}
 	if err := n.Decode(&a.facts); err != nil {
@@ -123,7 +136,7 @@ func (a *fileAKS) UnmarshalYAML(n *yaml.Node) error {
 }
 
 // knownKeys is what Decoder.KnownFields does, for a node that decodes itself.
-func knownKeys(n *yaml.Node, known ...string) error {
+func knownKeys(n *yaml.Node, known []string) error {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
@@ -131,11 +144,7 @@ func knownKeys(n *yaml.Node, known ...string) error {
 			return lineError{key.Line, fmt.Sprintf("key %q was given in line %d already", key.Value, line)}
 		}
 		seen[key.Value] = key.Line
-		ok := false
-		for _, k := range known {
-			ok = ok || k == key.Value
-		}
-		if !ok {
+		if !slices.Contains(known, key.Value) {
 			return lineError{key.Line, fmt.Sprintf("unknown key %q; want one of %s", key.Value, strings.Join(known, ", "))}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 
 	"tidegate.io/tidegate/aks"
 	"tidegate.io/tidegate/egress"
@@ -58,7 +59,7 @@ func (r *reader) lineOf(cluster string) int {
 
 // resolve joins the facts and the catalogue.
 func (r *reader) resolve(facts aks.Cluster, fa fileAKS) (res aks.Result, err error) {
-	o := aks.Options{AsStated: fa.facts.AsStated}
+	o := aks.Options{AsStated: fa.facts.AsStated, NoRecommended: fa.facts.Recommended != nil && !*fa.facts.Recommended}
 	if o.Edition, err = optional(fa.facts.Edition, aks.Newest, aks.ParseEdition); err != nil {
 		return res, err
 	}
@@ -92,16 +93,21 @@ func (r *reader) facts(fa fileAKS) (c aks.Cluster, err error) {
 	if err != nil {
 		return c, err
 	}
-	if f.FQDN.line != 0 {
-		if c.FQDN, err = value(f.FQDN, parseName); err != nil {
+	if f.Extensions.line != 0 {
+		es, err := read(r.open, f.Extensions, aks.ReadExtensions)
+		if err != nil {
 			return c, err
 		}
+		c = c.WithExtensions(es)
 	}
-	if f.APIAccess.line != 0 {
-		if c, err = c.WithAPIAccess(aks.APIAccess(f.APIAccess.text)); err != nil {
-			return c, lineError{f.APIAccess.line, err.Error()}
-		}
+	if c, err = switched(c, f); err != nil {
+		return c, err
 	}
+	return c, valued(&c, f)
+}
+
+// switched turns features on and off.
+func switched(c aks.Cluster, f *fileFacts) (aks.Cluster, error) {
 	on, err := values(f.With, aks.ParseFeature)
 	if err != nil {
 		return c, err
@@ -116,7 +122,34 @@ func (r *reader) facts(fa fileAKS) (c aks.Cluster, err error) {
 	for _, feature := range off {
 		c = c.Without(feature)
 	}
+	if f.APIAccess.line != 0 {
+		if c, err = c.WithAPIAccess(aks.APIAccess(f.APIAccess.text)); err != nil {
+			return c, lineError{f.APIAccess.line, err.Error()}
+		}
+	}
+	if len(f.DNSServers) > 0 {
+		c = c.With(aks.CustomDNS, "the gateway's file")
+	}
 	return c, nil
+}
+
+// valued sets what no cluster's file holds.
+func valued(c *aks.Cluster, f *fileFacts) (err error) {
+	if f.FQDN.line != 0 {
+		if c.FQDN, err = value(f.FQDN, parseName); err != nil {
+			return err
+		}
+	}
+	if c.DNSServers, err = values(f.DNSServers, netip.ParseAddr); err != nil {
+		return err
+	}
+	if c.APIServerAddrs, err = values(f.APIServerAddrs, netip.ParseAddr); err != nil {
+		return err
+	}
+	for _, w := range f.KeyVaults {
+		c.KeyVaults = append(c.KeyVaults, w.text)
+	}
+	return nil
 }
 
 func (r *reader) planned(fa fileAKS) (c aks.Cluster, err error) {
