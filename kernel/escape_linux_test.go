@@ -139,6 +139,26 @@ func TestEnforcingEndsWhatIsNotListed(t *testing.T) {
 	}
 }
 
+// TestEnforcingEndsWhatIsWatched: a connection that was undecided when its cluster was
+// enforced is not forwarded even while nobody reads the queue, which has bypass.
+func TestEnforcingEndsWhatIsWatched(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	web := rule(t, "web", nil, "https://a.example:443")
+	b.observed(web)
+	b.echo(b.web, 443)
+	for _, a := range webAddrs {
+		c, err := b.dial("tcp", at(a, 443))
+		must(t, err)
+		must(t, talk(c, "hello"))
+		b.enforce(web)
+		if talk(c, "again") == nil {
+			t.Errorf("%s goes on", a)
+		}
+		b.observed(web)
+	}
+}
+
 // TestACutDatagramFlowCanBePermittedAgain: a client that always uses the same port
 // keeps the entry of a flow that was cut, and a SYN, which would reset the mark, never
 // comes.

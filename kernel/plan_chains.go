@@ -138,7 +138,7 @@ func (pl *planner) input() {
 
 func (pl *planner) forward() {
 	rules := []Rule{
-		{invalid, goTo("undecided")}, // before any mark: conntrack does not vouch for it
+		{invalid, goTo("undecided")},               // before any mark: conntrack does not vouch for it
 		{related, reply, proto(protoICMP), accept}, // to the client: of a path with smaller packets, of a port where nobody is
 		{related, reply, proto(protoICMPv6), accept},
 		{ctIs(Allowed), port(udpDport, 123), original, jumpTo("ntp")},
@@ -152,11 +152,20 @@ func (pl *planner) forward() {
 		{ctIs(Passed), proto(protoTCP), accept},
 		{ctIs(Passed), proto(protoUDP), accept},
 		{ctIs(Held), goTo("held")},
+	}
+	// What was watched when its cluster was enforced has passed without a verdict.
+	rules = append(rules, each(func(name string, src, _ field) Rule {
+		return Rule{ctIs(Watched), in{src, "enforced." + name}, goTo("undecided")}
+	})...)
+	rules = append(rules, each(func(name string, _, dst field) Rule {
+		return Rule{ctIs(Watched), in{dst, "enforced." + name}, goTo("undecided")}
+	})...)
+	rules = append(rules, []Rule{
 		{ctIs(Watched), setPacketMark{NewMark(Watched, 0)}, pl.queue(pl.settings.Observe, 1, true)},
 		{ctIs(Cut), goTo("cut")},
 		{ctIs(Proxied), goTo(pl.deny(egress.NeedsRequest, withReset))},
 		{goTo("undecided")},
-	}
+	}...)
 	pl.base("forward", "filter", "forward", filterPackets, true, rules...)
 	var undecided []Rule
 	undecided = append(undecided, each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "out." + name}} })...)

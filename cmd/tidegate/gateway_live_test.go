@@ -22,7 +22,8 @@ func liveFlow(src string, reason egress.Reason, bound ...string) egress.Flow {
 // What is remembered of a connection must be enough for the same policy to permit
 // it again: a reload that changes nothing cuts nothing.
 func TestARememberedConnectionIsStillPermitted(t *testing.T) {
-	p, err := egress.Compile([]egress.Rule{{ID: "mcr", To: []egress.Endpoint{egress.MustParseEndpoint("https://mcr.microsoft.com:443")}}}, nil)
+	clusters := []egress.Cluster{{Name: "prod", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	p, err := egress.Compile([]egress.Rule{{ID: "mcr", To: []egress.Endpoint{egress.MustParseEndpoint("https://mcr.microsoft.com:443")}}}, clusters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func TestARememberedConnectionIsStillPermitted(t *testing.T) {
 	if cut := gateway.Cut(p, never, []gateway.Live{{Conn: kept.Conn, Rule: 1}}); len(cut) != 0 {
 		t.Errorf("cut %v", cut)
 	}
-	empty, err := egress.Compile(nil, nil)
+	empty, err := egress.Compile(nil, clusters)
 	if err != nil {
 		t.Fatal(err)
 	}
