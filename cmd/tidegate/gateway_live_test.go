@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/gateway"
@@ -50,11 +51,11 @@ func TestARememberedConnectionIsStillPermitted(t *testing.T) {
 func TestRunningIsBoundedAndForgets(t *testing.T) {
 	var r running
 	f := liveFlow("10.0.0.1:1", egress.ByNameRule)
-	if _, had := r.add(f); had || r.len() != 1 {
+	if _, had, kept := r.add(f); had || !kept || r.len() != 1 {
 		t.Error("the first connection was there already")
 	}
 	again := liveFlow("10.0.0.1:1", egress.ByAPIServerAddress)
-	if before, had := r.add(again); !had || before.Verdict.Reason != egress.ByNameRule || r.len() != 1 {
+	if before, had, kept := r.add(again); !had || !kept || before.Verdict.Reason != egress.ByNameRule || r.len() != 1 {
 		t.Error("a second connection on the same ports does not take the place of the first")
 	}
 	if got, ok := r.remove(tupleOf(f.Conn)); !ok || got.Verdict.Reason != egress.ByAPIServerAddress || r.len() != 0 {
@@ -67,9 +68,23 @@ func TestRunningIsBoundedAndForgets(t *testing.T) {
 	for range maxRunning + 10 {
 		src = src.Next()
 		f.Conn.Src = netip.AddrPortFrom(src, 1)
-		r.add(f)
+		_, _, kept := r.add(f)
+		if full := r.len() == maxRunning; !kept && !full {
+			t.Fatal("there was room")
+		}
 	}
-	if r.len() != maxRunning {
-		t.Errorf("%d are remembered", r.len())
+	if _, _, kept := r.add(liveFlow("192.0.2.1:1", egress.ByNameRule)); kept || r.len() != maxRunning {
+		t.Errorf("%d are remembered, one more: %t", r.len(), kept)
+	}
+	r.remove(tupleOf(liveFlow("10.0.0.2:1", egress.ByNameRule).Conn))
+	f.Conn.Src = netip.MustParseAddrPort("10.0.0.9:9")
+	f.Time = time.Unix(100, 0)
+	r.add(f)
+	at := tupleOf(f.Conn)
+	if over := r.keep(map[tuple]bool{}, f.Time); len(over) != maxRunning-1 || r.len() != 1 {
+		t.Errorf("%d are over, %d stay: want the one that is younger than the list", len(over), r.len())
+	}
+	if over := r.keep(map[tuple]bool{at: true}, f.Time.Add(1)); len(over) != 0 || r.len() != 1 {
+		t.Error("one that lives is over")
 	}
 }
