@@ -14,12 +14,15 @@ type Live struct {
 
 // Cut returns those of the live connections that p would deny, and no others. Whether a name has
 // the address was proven when the connection began and is not asked again. Where the name is
-// forgotten, a connection lives as long as its rule is unchanged, which holds reports.
+// forgotten, a connection lives as long as its rule is unchanged, which holds reports. One whose
+// source is nobody's client any more is denied, whatever a rule for everybody says: the kernel
+// would not let it begin again.
 func Cut(p *egress.Policy, holds func(rule uint32) bool, live []Live) []Live {
 	var cut []Live
 	for _, l := range live {
 		forgotten := !l.Conn.Proto.Named()
-		if p.Decide(l.Conn).Action == egress.Allow || forgotten && l.Rule != 0 && holds(l.Rule) {
+		permitted := p.Decide(l.Conn).Action == egress.Allow || forgotten && l.Rule != 0 && holds(l.Rule)
+		if permitted && p.Cluster(l.Conn.Src.Addr()) != nil {
 			continue
 		}
 		cut = append(cut, l)

@@ -19,6 +19,17 @@ func (f *Follower) refuse(c *conn, id uint32, r egress.Reason) {
 	f.deny(c, r)
 }
 
+// overtaken ends a connection by packet id, and reports that, when it was only observed and its
+// cluster has been enforced since: what passed of it has not been judged.
+func (f *Follower) overtaken(c *conn, id uint32) bool {
+	if !c.observe || f.Observe(c.scope) {
+		return false
+	}
+	c.observe = false
+	f.refuse(c, id, egress.PolicyChanged)
+	return true
+}
+
 // deny ends a connection for reason r.
 func (f *Follower) deny(c *conn, r egress.Reason) { f.denied(c, egress.Denied(r)) }
 

@@ -118,9 +118,13 @@ func (f *Follower) Packet(now time.Time, id uint32, ip []byte) {
 
 func (f *Follower) segment(id uint32, p *wire.Packet) {
 	if c := f.conns[key{p.Src, p.Dst}]; c != nil {
-		f.fromClient(c, id, p)
+		if !f.overtaken(c, id) {
+			f.fromClient(c, id, p)
+		}
 	} else if c := f.conns[key{p.Dst, p.Src}]; c != nil {
-		f.fromServer(c, id, p)
+		if !f.overtaken(c, id) {
+			f.fromServer(c, id, p)
+		}
 	} else if p.Flags.Has(wire.SYN) && !p.Flags.Has(wire.ACK) {
 		f.open(id, p)
 	} else {

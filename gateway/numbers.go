@@ -91,6 +91,31 @@ func (n *Numbers) Assign(p *egress.Policy) error {
 	return nil
 }
 
+// lost stands for the rule of a number that a connection carries and nothing tells about.
+const lost = "lost"
+
+// Reserve keeps numbers that live connections carry from being given to another rule, where
+// nothing is known of the rule that had one: the file of numbers was lost, or is older than the
+// connection. No rule holds such a number, so the next policy ends its connections. Call it before
+// the first Assign.
+func (n *Numbers) Reserve(live map[uint32]bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := map[uint32]bool{0: true}
+	for _, e := range n.all {
+		known[e.Number] = true
+	}
+	if n.all == nil {
+		n.all = map[string]numbered{}
+	}
+	for number := range live {
+		if !known[number] && number <= MaxNumber {
+			content := fmt.Sprintf("%s %d", lost, number)
+			n.all[content] = numbered{Number: number, Rule: lost, Content: content}
+		}
+	}
+}
+
 // free returns the next number that no rule has.
 func (n *Numbers) free(taken map[uint32]bool) uint32 {
 	for {

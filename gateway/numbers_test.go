@@ -101,6 +101,57 @@ func TestNumbersRefuse(t *testing.T) {
 	}
 }
 
+// A connection of before must not live on under a rule that happens to get the number
+// of the one that allowed it.
+func TestNumbersThatAreLostAreNotGivenAgain(t *testing.T) {
+	var before Numbers
+	if err := before.Assign(policyOf(t, "a https://a.example.com:443", "b https://b.example.com:443")); err != nil {
+		t.Fatal(err)
+	}
+	live := map[uint32]bool{before.Number("a"): true, before.Number("b"): true, 0: true}
+	older, err := json.Marshal(&before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := before.Assign(policyOf(t, "c https://c.example.com:443")); err != nil {
+		t.Fatal(err)
+	}
+	live[before.Number("c")] = true
+	for _, tt := range []struct {
+		why, file string
+		lost      []uint32
+	}{
+		{"all", `{}`, []uint32{1, 2, 3}},
+		{"those since the file was written", string(older), []uint32{3}},
+	} {
+		var n Numbers
+		if err := json.Unmarshal([]byte(tt.file), &n); err != nil {
+			t.Fatal(err)
+		}
+		n.Reserve(live)
+		saved, err := json.Marshal(&n) // it must hold if the process dies again
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = Numbers{}
+		if err := json.Unmarshal(saved, &n); err != nil {
+			t.Fatal(err)
+		}
+		p := policyOf(t, "x https://x.example.com:443", "y https://y.example.com:443", "z https://z.example.com:443")
+		if err := n.Assign(p); err != nil {
+			t.Fatal(err)
+		}
+		for _, number := range tt.lost {
+			if n.Holds(number) {
+				t.Errorf("lost is %s: %d is the number of a rule again", tt.why, number)
+			}
+		}
+		if n.Holds(0) || !n.Holds(n.Number("x")) {
+			t.Errorf("lost is %s: x has the number %d", tt.why, n.Number("x"))
+		}
+	}
+}
+
 func TestCut(t *testing.T) {
 	const unchanged, changed = 1, 2
 	holds := func(n uint32) bool { return n == unchanged }
@@ -119,6 +170,7 @@ func TestCut(t *testing.T) {
 		{"a forgotten name without a rule", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", 0, true},
 		{"UDP that is still allowed", "udp 10.224.0.4:1 > 20.8.0.1:123", "", 0, false},
 		{"UDP that is not any more", "udp 10.224.0.4:1 > 20.8.0.2:123", "", 0, true},
+		{"a source that is no client any more", "tcp 192.0.2.1:1 > 20.7.0.1:443", "", unchanged, true},
 	} {
 		c, err := egress.ParseConn(tt.conn)
 		if err != nil {

@@ -93,15 +93,16 @@ func (t *Tracker) Flows() ([]Flow, error) {
 }
 
 // Cut marks connections so that each end is reset at its next packet; the mark
-// keeps its rule number. A connection that has ended is passed over.
-func (t *Tracker) Cut(flows ...Flow) error {
+// keeps its rule number. A connection that has ended is passed over. One that the
+// kernel refuses to mark does not keep the others alive; the error is the first.
+func (t *Tracker) Cut(flows ...Flow) (first error) {
 	for _, f := range flows {
 		err := t.ask.request(cutMessage(f))
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("conntrack: cut %s > %s: %w", f.Src, f.Dst, err)
+		if err != nil && !errors.Is(err, unix.ENOENT) && first == nil {
+			first = fmt.Errorf("conntrack: cut %s > %s: %w", f.Src, f.Dst, err)
 		}
 	}
-	return nil
+	return first
 }
 
 func cutMessage(f Flow) []byte {

@@ -23,6 +23,7 @@ type oldChain struct {
 	hook     uint32
 	priority int
 	drop     bool
+	use      uint32 // how many rules are in it or lead to it
 }
 
 // same reports whether c can stay as the chain n of a new plan.
@@ -57,14 +58,19 @@ func (t *Table) list(typ uint16, attrs []byte, each func(attrs []byte)) error {
 
 func text(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
-func (t *Table) content() (*content, error) {
-	c := &content{}
-	err := t.list(unix.NFT_MSG_GETCHAIN, nil, func(attrs []byte) {
+// chains lists the table's chains; there are none when there is no table.
+func (t *Table) chains() (chains []oldChain, err error) {
+	err = t.list(unix.NFT_MSG_GETCHAIN, nil, func(attrs []byte) {
 		if o, ours := readChain(attrs); ours {
-			c.chains = append(c.chains, o)
+			chains = append(chains, o)
 		}
 	})
-	if err != nil {
+	return chains, err
+}
+
+func (t *Table) content() (c *content, err error) {
+	c = &content{}
+	if c.chains, err = t.chains(); err != nil {
 		return nil, err
 	}
 	if len(c.chains) == 0 {
@@ -83,6 +89,8 @@ func readChain(attrs []byte) (o oldChain, ours bool) {
 			o.name = text(v)
 		case unix.NFTA_CHAIN_TYPE:
 			o.typ = text(v)
+		case unix.NFTA_CHAIN_USE:
+			o.use = uint32(number(v))
 		case unix.NFTA_CHAIN_POLICY:
 			o.drop = number(v) == nfDrop
 		case unix.NFTA_CHAIN_HOOK:

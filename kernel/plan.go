@@ -152,15 +152,11 @@ func (pl *planner) members(name string, ps []netip.Prefix) {
 	}
 }
 
-// bySource adds a pair of maps from the addresses of clusters to chains, and
-// byDestination does the same with the rules on destinations.
-func (pl *planner) chains(name string, clusters []client, pick func(client) bool) {
+// chains adds a pair of maps from the addresses of clusters to their chains.
+func (pl *planner) chains(name string, clusters []client) {
 	for _, f := range families {
 		s := Set{Name: name + "." + f.name, Key: f.key, Kind: Chains}
 		for _, c := range clusters {
-			if !pick(c) {
-				continue
-			}
 			for _, r := range merge(c.from, f.key) {
 				r.Chain = name + "." + c.id
 				s.Ranges = append(s.Ranges, r)
@@ -194,25 +190,22 @@ func toDestination(set string, then ...Statement) []Rule {
 	})
 }
 
-func enforced(c client) bool { return !c.Observe }
-func everyone(client) bool   { return true }
-
 func (pl *planner) sharedSets(clusters []client) {
 	var all, strict []netip.Prefix
 	for _, c := range clusters {
 		all = append(all, c.from...)
-		if enforced(c) {
+		if !c.Observe {
 			strict = append(strict, c.from...)
 		}
 	}
 	pl.members("clients", all)
 	pl.members("enforced", strict)
 	pl.members("guarded", egress.GuardedRanges())
-	pl.chains("new", clusters, everyone)
-	pl.chains("out", clusters, everyone)
-	pl.chains("in", clusters, everyone)
+	pl.chains("new", clusters)
+	pl.chains("out", clusters)
+	pl.chains("in", clusters)
 	if pl.settings.DNS != 0 {
-		pl.chains("dns", clusters, enforced)
+		pl.chains("dns", clusters)
 	}
 	for _, name := range []string{"logged", "cut", "ntp", "held"} {
 		for _, f := range families {

@@ -48,6 +48,7 @@ func (pl *planner) hooks(clusters []client) {
 		// become meanwhile; a SYN must, for the verdict on the connection
 		// before it may have been given after it was queued.
 		Rule{match{field: metaMark, op: "==", value: 0}, accept},
+		Rule{ctIs(Cut), bareSYN("!="), setPacketMark{}, goTo("cut")}, // cut while the packet waited: no verdict revives it
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
 		Rule{copyMark{}},
@@ -83,6 +84,9 @@ func (pl *planner) classify() {
 		// The re-used-ports attack: a client makes the server close without
 		// conntrack noticing, and opens another connection on the same ports.
 		Rule{bareSYN("=="), setMark{}},
+		// Datagrams have no SYN: one of a flow that was cut is judged as the first of
+		// a new one, or a client that keeps its port would never be permitted again.
+		Rule{proto(protoUDP), ctIs(Cut), original, setMark{}},
 		Rule{ctIs(Undecided), original, goTo("new")},
 		Rule{ctIs(Proxied), original, goTo("proxied")},
 	)
@@ -134,18 +138,34 @@ func (pl *planner) input() {
 
 func (pl *planner) forward() {
 	rules := []Rule{
-		{invalid, goTo("undecided")}, // before any mark: conntrack does not vouch for it
-		{related, proto(protoICMP), accept},
-		{related, proto(protoICMPv6), accept},
+		{invalid, goTo("undecided")},               // before any mark: conntrack does not vouch for it
+		{related, reply, proto(protoICMP), accept}, // to the client: of a path with smaller packets, of a port where nobody is
+		{related, reply, proto(protoICMPv6), accept},
 		{ctIs(Allowed), port(udpDport, 123), original, jumpTo("ntp")},
 		{ctIs(Allowed), accept},
-		{ctIs(Passed), accept},
+		// A client's error about a connection carries what the client likes to the
+		// other end, so it passes where the connection may.
+		{related, proto(protoICMP), goTo("undecided")},
+		{related, proto(protoICMPv6), goTo("undecided")},
+		// The process can list and cut these two. Others are asked about anew at
+		// each packet, so that they end when their cluster is enforced.
+		{ctIs(Passed), proto(protoTCP), accept},
+		{ctIs(Passed), proto(protoUDP), accept},
 		{ctIs(Held), goTo("held")},
+	}
+	// What was watched when its cluster was enforced has passed without a verdict.
+	rules = append(rules, each(func(name string, src, _ field) Rule {
+		return Rule{ctIs(Watched), in{src, "enforced." + name}, goTo("undecided")}
+	})...)
+	rules = append(rules, each(func(name string, _, dst field) Rule {
+		return Rule{ctIs(Watched), in{dst, "enforced." + name}, goTo("undecided")}
+	})...)
+	rules = append(rules, []Rule{
 		{ctIs(Watched), setPacketMark{NewMark(Watched, 0)}, pl.queue(pl.settings.Observe, 1, true)},
 		{ctIs(Cut), goTo("cut")},
 		{ctIs(Proxied), goTo(pl.deny(egress.NeedsRequest, withReset))},
 		{goTo("undecided")},
-	}
+	}...)
 	pl.base("forward", "filter", "forward", filterPackets, true, rules...)
 	var undecided []Rule
 	undecided = append(undecided, each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "out." + name}} })...)

@@ -21,6 +21,7 @@ func (pl *planner) cluster(c client) {
 	if c.Observe {
 		out = append(out,
 			Rule{invalid, accept},
+			Rule{related, accept}, // its mark is that of the connection which it is about
 			Rule{port(udpDport, 443), jumpTo(pl.observe(egress.QUIC))},
 			Rule{match{field: udpDport, op: "!=", value: 443}, jumpTo(pl.observe(egress.NoRule))},
 			Rule{proto(protoTCP), jumpTo(pl.observe(egress.NoRule))},
@@ -29,6 +30,9 @@ func (pl *planner) cluster(c client) {
 			Rule{setMark{NewMark(Passed, 0)}, accept})
 		pl.chain("out."+c.id, out...)
 		pl.chain("in."+c.id, Rule{accept})
+		if pl.settings.DNS != 0 {
+			pl.chain("dns."+c.id, Rule{toUs, goTo("dns")}) // where the network's DNS points to the gateway
+		}
 		return
 	}
 	pl.chain("out."+c.id, append(out, Rule{goTo("denied")})...)

@@ -13,8 +13,9 @@ import (
 // called from many goroutines at once; Apply and Remove have to be called in the
 // namespace itself, for its settings and routes.
 type Table struct {
-	mu   sync.Mutex // guards sock: one question at a time
-	sock *socket
+	mu      sync.Mutex // guards what follows: one question at a time
+	sock    *socket
+	applied []oldChain // what the last Apply left behind
 }
 
 // tableBuffer takes a transaction with some hundred thousand prefixes.
@@ -98,7 +99,29 @@ func (t *Table) replace(rs *Ruleset, open []Element) error {
 	stale = slices.DeleteFunc(stale, func(e Element) bool { return !slices.ContainsFunc(rs.Sets, e.in) })
 	b.change(unix.NFT_MSG_DELSETELEM, stale)
 	b.change(unix.NFT_MSG_NEWSETELEM, missing)
-	return b.send(t.sock)
+	if err := b.send(t.sock); err != nil {
+		return err
+	}
+	t.applied, err = t.chains()
+	return err
+}
+
+// Intact reports whether the chains and the number of their rules are those of the
+// last Apply. Others can flush them, and then nothing is refused any more: services
+// that load rules of their own begin with "flush ruleset".
+func (t *Table) Intact() (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for range 2 { // a list that another's transaction interrupts may be wrong
+		now, err := t.chains()
+		if err != nil {
+			return false, fmt.Errorf("nftables: list: %w", err)
+		}
+		if slices.Equal(now, t.applied) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (e Element) in(s Set) bool { return s.Name == e.Set }

@@ -88,19 +88,20 @@ func (b *box) mayBeInside(n egress.Name, a netip.Addr) bool {
 	return false
 }
 
-// learn makes an answer count before it leaves: for the followers, for the kernel's
-// sets, and for the next process.
+// learn makes an answer count before it leaves: for the followers, for the next
+// process, and for the kernel's sets. Only the last waits for a change under way.
 func (b *box) learn(_ context.Context, answers []egress.Binding) error {
-	b.changes.RLock()
-	defer b.changes.RUnlock()
 	at := time.Now()
 	b.bindings.Learn(at, answers)
-	if open := opened(b.now.Load().rules, answers, at); len(open) > 0 {
-		if err := b.table.Open(open); err != nil {
-			return err
-		}
+	if err := b.state.record(&b.bindings, at, answers); err != nil {
+		b.log.Error("bindings journal: a restart would forget some", "err", err) // that is no reason to deny now
 	}
-	return b.state.record(&b.bindings, at, answers)
+	b.changes.RLock()
+	defer b.changes.RUnlock()
+	if open := opened(b.now.Load().rules, answers, at); len(open) > 0 {
+		return b.table.Open(open)
+	}
+	return nil
 }
 
 // opened is what the kernel has to open for bindings; they go on as long as the

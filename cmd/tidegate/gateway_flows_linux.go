@@ -30,11 +30,11 @@ func (b *box) decided(f egress.Flow) {
 	if f.Verdict.Action != egress.Allow {
 		return
 	}
-	before, had := b.running.add(f)
+	before, had, kept := b.running.add(f)
 	if had {
 		b.unpin(before)
 	}
-	if f.Verdict.Reason == egress.ByNameRule {
+	if kept && f.Verdict.Reason == egress.ByNameRule {
 		b.bindings.Pin(f.Cluster, f.Conn.Name, f.Conn.Dst.Addr())
 	}
 }

@@ -90,11 +90,19 @@ func (b *box) lookup(f *followed, n egress.Name) {
 		defer cancel()
 		addrs, ttl, err := b.dns.Lookup(ctx, n)
 		if err == nil {
-			err = b.learn(ctx, b.unseen(n, addrs, time.Now().Add(ttl)))
+			b.note(b.learn(ctx, b.unseen(n, addrs, time.Now().Add(ttl))))
 		}
 		f.answers <- resolved{n, addrs, err}
 		f.queue.Wake()
 	})
+}
+
+// note logs that an answer of our own is not in the kernel's sets. Whoever asked has
+// the answer all the same.
+func (b *box) note(err error) {
+	if err != nil {
+		b.log.Error("open learned addresses", "err", err)
+	}
 }
 
 // unseen returns the bindings of a look-up of ours, for the clusters that have

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"tidegate.io/tidegate/config"
@@ -34,20 +35,67 @@ func (b *box) proxy() *httpproxy.Server {
 // decideHTTP judges a request, with what DNS told the client's cluster.
 func (b *box) decideHTTP(_ context.Context, c egress.Conn) egress.Flow {
 	now, at := b.now.Load(), time.Now()
-	f := egress.Flow{Time: at, Policy: now.policy.ID()}
-	if cluster := now.conf.Cluster(c.Src.Addr()); cluster != nil {
-		f.Cluster = cluster.Name
-		f.Observed = cluster.Mode == config.Observe
-		if c.Dst.Addr().IsValid() {
-			c.API = b.apis.Current(cluster.Name, c.Dst.Addr())
-			if c.Bound == nil {
-				c.Bound = b.bindings.Names(at, cluster.Name, c.Dst.Addr())
+	f := egress.Flow{Time: at, Policy: now.policy.ID(), Conn: c}
+	cluster := now.conf.Cluster(c.Src.Addr())
+	switch {
+	case cluster == nil: // a rule for everybody is one for every client
+		f.Verdict = egress.Denied(egress.NoRule)
+		return f
+	case b.own.reserved(c.Dst.Addr()): // also where nothing else is refused: observing opens no door
+		f.Cluster, f.Verdict = cluster.Name, egress.Denied(egress.GuardedAddress)
+		return f
+	}
+	if c.Dst.Addr().IsValid() {
+		// What was the API server's address when a tunnel began is not asked again.
+		c.API = c.API || b.apis.Current(cluster.Name, c.Dst.Addr())
+		if c.Bound == nil {
+			c.Bound = b.bindings.Names(at, cluster.Name, c.Dst.Addr())
+		}
+	}
+	f.Cluster, f.Conn, f.Verdict = cluster.Name, c, now.policy.Decide(c)
+	f.Observed = cluster.Mode == config.Observe && f.Verdict.Action == egress.Deny
+	return f
+}
+
+// ownAddrs knows the gateway's own addresses.
+type ownAddrs struct {
+	mu    sync.Mutex
+	addrs map[netip.Addr]bool
+	until time.Time
+}
+
+// ownFor is how long the gateway's addresses are believed to be the same.
+const ownFor = 5 * time.Second
+
+// platform is where Azure answers a machine about itself (and speaks of nobody else).
+var platform = netip.MustParseAddr("168.63.129.16")
+
+// reserved reports whether a is where the gateway must not be led by a client, whatever
+// a rule says: itself, and what answers for its identity (169.254.169.254). The
+// connection would be the gateway's, and not the client's.
+func (o *ownAddrs) reserved(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if !a.IsValid() {
+		return false
+	}
+	if a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() || a == platform {
+		return true
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now := time.Now(); !now.Before(o.until) {
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			return true
+		}
+		o.addrs, o.until = map[netip.Addr]bool{}, now.Add(ownFor)
+		for _, p := range addrs {
+			if p, err := netip.ParsePrefix(p.String()); err == nil {
+				o.addrs[p.Addr().Unmap().WithZone("")] = true
 			}
 		}
 	}
-	f.Conn, f.Verdict = c, now.policy.Decide(c)
-	f.Observed = f.Observed && f.Verdict.Action == egress.Deny
-	return f
+	return o.addrs[a]
 }
 
 // lookupHTTP resolves for the explicit proxy. What it finds is bound to the name
@@ -67,5 +115,6 @@ func (b *box) lookupHTTP(ctx context.Context, client netip.Addr, n egress.Name) 
 			bs = append(bs, egress.Binding{Scope: c.Name, Name: n, Addr: a, Expires: time.Now().Add(ttl)})
 		}
 	}
-	return addrs, b.learn(ctx, bs)
+	b.note(b.learn(ctx, bs))
+	return addrs, nil
 }

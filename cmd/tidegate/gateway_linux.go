@@ -93,12 +93,15 @@ type box struct {
 	bindings gateway.Bindings
 	apis     gateway.APIServers
 	running  running
+	own      ownAddrs
 
 	features kernel.Features
 	table    *kernel.Table
 	resets   *kernel.Resetter
 	tracker  *kernel.Tracker
 	denials  *kernel.Log
+	removals *kernel.Watch
+	removed  chan struct{} // somebody may have removed rules
 	queues   []*followed
 
 	dns   *dnsproxy.Server
@@ -125,8 +128,10 @@ type apiAddresses struct {
 // reading, so that no address is opened by rules that are on their way out.
 type changes struct {
 	sync.RWMutex
+	one     sync.Mutex // held by whoever changes what the kernel holds, or lists it
 	failed  atomic.Uint64
 	applied atomic.Uint64
+	mended  atomic.Uint64          // times that somebody else had removed rules
 	last    atomic.Pointer[string] // the last failure; nil after a success
 }
 
@@ -142,6 +147,9 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 		return err
 	}
 	if err := b.apply(g); err != nil {
+		return err
+	}
+	if err := b.revoke(); err != nil {
 		return err
 	}
 	log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
@@ -178,11 +186,30 @@ func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err 
 		b.log.Warn("rule numbers are lost; connections of before the restart end", "err", err)
 		b.numbers = &gateway.Numbers{}
 	}
+	policy, err := g.Policy()
+	if err != nil {
+		return err
+	}
+	b.bindings.Keep(policy) // before there are some: those of its own names are not evicted
 	restored, err := b.state.restore(&b.bindings, time.Now())
 	if err != nil {
 		b.log.Warn("bindings journal", "err", err, "restored", restored)
 	}
 	b.flows = openFlowLog(g.FlowLog, stdout, func(err error) { b.log.Error("flow log", "err", err) })
+	b.dns, b.http = b.nameServer(), b.proxy()
+	b.apis = gateway.APIServers{Lookup: b.lookupAPI, Changed: b.apiChanged, Failed: b.apiFailed}
+	if err := b.openKernel(open); err != nil {
+		return err
+	}
+	live, err := liveNumbers(b.tracker)
+	if err != nil {
+		return err
+	}
+	b.numbers.Reserve(live)
+	return b.openQueues(open)
+}
+
+func (b *box) openKernel(open *closers) (err error) {
 	if b.features, err = kernel.Probe(); err != nil {
 		return err
 	}
@@ -202,9 +229,12 @@ func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err 
 		return err
 	}
 	open.add(b.denials)
-	b.dns, b.http = b.nameServer(), b.proxy()
-	b.apis = gateway.APIServers{Lookup: b.lookupAPI, Changed: b.apiChanged, Failed: b.apiFailed}
-	return b.openQueues(open)
+	if b.removals, err = kernel.OpenWatch(); err != nil {
+		return err
+	}
+	open.add(b.removals)
+	b.removed = make(chan struct{}, 1)
+	return nil
 }
 
 func (b *box) openQueues(open *closers) error {
@@ -311,6 +341,8 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	run(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
 	run(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
 	run(b.tidy)
+	run(b.guard)
+	run(b.watch)
 	run(b.hangups)
 	run(func(ctx context.Context) error { return b.manage(ctx, s.management, s.control) })
 	return parts.Wait()
@@ -343,6 +375,9 @@ func (b *box) tidy(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if err := b.forget(); err != nil {
+				b.log.Error("tidy", "err", err)
+			}
 			b.bindings.Sweep(time.Now())
 			if err := b.state.compact(&b.bindings, time.Now()); err != nil {
 				b.log.Error("bindings journal", "err", err)

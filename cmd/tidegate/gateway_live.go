@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"sync"
+	"time"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -26,9 +27,9 @@ type running struct {
 	by map[tuple]egress.Flow
 }
 
-// add remembers a decision; one on the same ports before it is over. It reports
-// that one, if there was one.
-func (r *running) add(f egress.Flow) (before egress.Flow, had bool) {
+// add remembers a decision, unless there are too many; one on the same ports before it
+// is over. It reports that one, if there was one, and whether the new one is kept.
+func (r *running) add(f egress.Flow) (before egress.Flow, had, kept bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.by == nil {
@@ -36,11 +37,26 @@ func (r *running) add(f egress.Flow) (before egress.Flow, had bool) {
 	}
 	key := tupleOf(f.Conn)
 	before, had = r.by[key]
-	if had || len(r.by) < maxRunning {
-		f.Conn.Bound = proven(f)
-		r.by[key] = f
+	if !had && len(r.by) >= maxRunning {
+		return before, false, false
 	}
-	return before, had
+	f.Conn.Bound = proven(f)
+	r.by[key] = f
+	return before, had, true
+}
+
+// keep forgets the connections decided before a time that do not live any more, and
+// returns them.
+func (r *running) keep(live map[tuple]bool, before time.Time) (over []egress.Flow) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, f := range r.by {
+		if !live[key] && f.Time.Before(before) {
+			delete(r.by, key)
+			over = append(over, f)
+		}
+	}
+	return over
 }
 
 // remove forgets a connection that has ended and returns what was decided.

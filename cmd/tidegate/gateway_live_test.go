@@ -3,6 +3,7 @@ package main
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/gateway"
@@ -22,7 +23,8 @@ func liveFlow(src string, reason egress.Reason, bound ...string) egress.Flow {
 // What is remembered of a connection must be enough for the same policy to permit
 // it again: a reload that changes nothing cuts nothing.
 func TestARememberedConnectionIsStillPermitted(t *testing.T) {
-	p, err := egress.Compile([]egress.Rule{{ID: "mcr", To: []egress.Endpoint{egress.MustParseEndpoint("https://mcr.microsoft.com:443")}}}, nil)
+	clusters := []egress.Cluster{{Name: "prod", From: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	p, err := egress.Compile([]egress.Rule{{ID: "mcr", To: []egress.Endpoint{egress.MustParseEndpoint("https://mcr.microsoft.com:443")}}}, clusters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +39,7 @@ func TestARememberedConnectionIsStillPermitted(t *testing.T) {
 	if cut := gateway.Cut(p, never, []gateway.Live{{Conn: kept.Conn, Rule: 1}}); len(cut) != 0 {
 		t.Errorf("cut %v", cut)
 	}
-	empty, err := egress.Compile(nil, nil)
+	empty, err := egress.Compile(nil, clusters)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +51,11 @@ func TestARememberedConnectionIsStillPermitted(t *testing.T) {
 func TestRunningIsBoundedAndForgets(t *testing.T) {
 	var r running
 	f := liveFlow("10.0.0.1:1", egress.ByNameRule)
-	if _, had := r.add(f); had || r.len() != 1 {
+	if _, had, kept := r.add(f); had || !kept || r.len() != 1 {
 		t.Error("the first connection was there already")
 	}
 	again := liveFlow("10.0.0.1:1", egress.ByAPIServerAddress)
-	if before, had := r.add(again); !had || before.Verdict.Reason != egress.ByNameRule || r.len() != 1 {
+	if before, had, kept := r.add(again); !had || !kept || before.Verdict.Reason != egress.ByNameRule || r.len() != 1 {
 		t.Error("a second connection on the same ports does not take the place of the first")
 	}
 	if got, ok := r.remove(tupleOf(f.Conn)); !ok || got.Verdict.Reason != egress.ByAPIServerAddress || r.len() != 0 {
@@ -66,9 +68,23 @@ func TestRunningIsBoundedAndForgets(t *testing.T) {
 	for range maxRunning + 10 {
 		src = src.Next()
 		f.Conn.Src = netip.AddrPortFrom(src, 1)
-		r.add(f)
+		_, _, kept := r.add(f)
+		if full := r.len() == maxRunning; !kept && !full {
+			t.Fatal("there was room")
+		}
 	}
-	if r.len() != maxRunning {
-		t.Errorf("%d are remembered", r.len())
+	if _, _, kept := r.add(liveFlow("192.0.2.1:1", egress.ByNameRule)); kept || r.len() != maxRunning {
+		t.Errorf("%d are remembered, one more: %t", r.len(), kept)
+	}
+	r.remove(tupleOf(liveFlow("10.0.0.2:1", egress.ByNameRule).Conn))
+	f.Conn.Src = netip.MustParseAddrPort("10.0.0.9:9")
+	f.Time = time.Unix(100, 0)
+	r.add(f)
+	at := tupleOf(f.Conn)
+	if over := r.keep(map[tuple]bool{}, f.Time); len(over) != maxRunning-1 || r.len() != 1 {
+		t.Errorf("%d are over, %d stay: want the one that is younger than the list", len(over), r.len())
+	}
+	if over := r.keep(map[tuple]bool{at: true}, f.Time.Add(1)); len(over) != 0 || r.len() != 1 {
+		t.Error("one that lives is over")
 	}
 }

@@ -65,7 +65,7 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 		APIVersion: apiVersion, Kind: "GatewayStatus", Version: readBuild().Version, Started: b.started,
 		Policy:  policyStatus{ID: now.policy.ID(), Loaded: now.loaded, Rules: len(now.conf.Rules), Notes: now.conf.Notes},
 		Reloads: reloadStatus{Applied: b.changes.applied.Load(), Failed: b.changes.failed.Load()},
-		Running: b.running.len(), HTTP: b.http.Conns(), ResetsLost: b.resetsLost.Load(),
+		Running: b.running.len(), HTTP: b.http.Conns(), ResetsLost: b.resetsLost.Load(), Mended: b.changes.mended.Load(),
 		Counts: b.counts.byReason(), Refused: map[string]uint64{},
 	}
 	if last := b.changes.last.Load(); last != nil {
@@ -163,6 +163,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m.gauge("connections_running", "Allowed connections that run and are remembered.", float64(s.Running))
 	m.gauge("http_connections", "Client connections of the HTTP proxy.", float64(s.HTTP))
 	m.counter("resets_lost_total", "Resets that could not be sent at once.", s.ResetsLost)
+	m.counter("rules_mended_total", "Times that others had removed rules from the kernel, which were put back.", s.Mended)
 	for _, q := range s.Queues {
 		number := fmt.Sprint(q.Number)
 		m.counter("queue_packets_total", "Packets of undecided connections.", q.Packets, "queue", number)

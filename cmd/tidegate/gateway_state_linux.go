@@ -33,7 +33,20 @@ type stateDir struct {
 	file    *os.File
 	journal *gateway.Journal
 	broken  bool // the journal's end is not known: write it anew
+	retry   time.Time
+	records int // appended since
 }
+
+const (
+	// retryAfter is the pause before a journal that could not be written is tried
+	// again: on a full disk each answer would otherwise write all of it, in vain.
+	retryAfter = 5 * time.Second
+
+	// maxRecords is how many bindings are appended before the journal is written anew,
+	// without those that are over or there twice: whoever asks the same question again
+	// and again makes it grow, and one that is too long is not read.
+	maxRecords = 1 << 20
+)
 
 func openState(dir string) (*stateDir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -127,13 +140,18 @@ func (s *stateDir) restore(to *gateway.Bindings, now time.Time) (n int, err erro
 }
 
 // record appends bindings to the journal. When it returns nil they survive the
-// death of the process.
+// death of the process, or their loss has been told: after an error there is none
+// until the next try, which writes all that is known.
 func (s *stateDir) record(known *gateway.Bindings, now time.Time, learned []egress.Binding) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken {
+	switch {
+	case s.broken && now.Before(s.retry):
+		return nil
+	case s.broken, s.records > maxRecords:
 		return s.rewrite(known, now)
 	}
+	s.records += len(learned)
 	if err := s.journal.Append(learned); err != nil {
 		s.broken = true
 		return err
@@ -149,7 +167,7 @@ func (s *stateDir) compact(known *gateway.Bindings, now time.Time) error {
 }
 
 func (s *stateDir) rewrite(known *gateway.Bindings, now time.Time) error {
-	s.broken = true
+	s.broken, s.retry = true, now.Add(retryAfter)
 	if s.file != nil {
 		s.file.Close()
 		s.file = nil
@@ -162,7 +180,7 @@ func (s *stateDir) rewrite(known *gateway.Bindings, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.file, s.journal, s.broken = f, gateway.NewJournal(f), false
+	s.file, s.journal, s.broken, s.records = f, gateway.NewJournal(f), false, 0
 	return nil
 }
 

@@ -40,6 +40,7 @@ type gatewayStatus struct {
 	DNS        dnsStatus         `json:"dns"`
 	Flows      flowStatus        `json:"flows"`
 	ResetsLost uint64            `json:"resetsLost"`
+	Mended     uint64            `json:"rulesMended"` // times that others had removed rules from the kernel
 }
 
 type policyStatus struct {
@@ -209,6 +210,9 @@ func writeStatus(w io.Writer, s gatewayStatus) error {
 	row("running", "since %s, %d configurations applied, %d refused", s.Started.Format(time.DateTime), s.Reloads.Applied, s.Reloads.Failed)
 	if s.Reloads.Error != "" {
 		row("last reload", "FAILED, the old policy is in force: %s", s.Reloads.Error)
+	}
+	if s.Mended > 0 {
+		row("rules", "removed by others and put back %d times", s.Mended)
 	}
 	for _, c := range s.Clusters {
 		dns := "its DNS does not pass here yet"

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"tidegate.io/tidegate/config"
+	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/gateway"
+	"tidegate.io/tidegate/kernel"
+)
+
+// settleWithin bounds the wait for the queues: a look is due every 10 ms.
+const settleWithin = time.Second
+
+// settle returns when every queue has looked up since, so that what it decided by an
+// older policy is in the connections' marks, and it decides by the new one. A queue
+// that does not answer decides nothing.
+func (b *box) settle() {
+	ctx, cancel := context.WithTimeout(context.Background(), settleWithin)
+	defer cancel()
+	for _, q := range b.queues {
+		_, _ = q.size(ctx)
+	}
+}
+
+// revoke ends the live connections that the policy in force does not permit.
+func (b *box) revoke() error {
+	flows, err := b.tracker.Flows()
+	if err == nil {
+		err = b.cut(b.revoked(flows))
+	}
+	if err != nil {
+		return uncut{fmt.Errorf("the policy is in force, but not all that it denies is cut: %w", err)}
+	}
+	return nil
+}
+
+// revoked returns those of the live connections that the policy does not permit.
+func (b *box) revoked(flows []kernel.Flow) (cut []kernel.Flow) {
+	policy := b.now.Load().policy
+	var live []gateway.Live
+	byTuple := map[tuple]kernel.Flow{}
+	for _, k := range flows {
+		if !b.subject(k) {
+			continue
+		}
+		key := tuple{k.Proto, k.Src, k.Dst}
+		byTuple[key] = k
+		l := gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: k.Mark.Rule()}
+		if f, ok := b.running.decided(key); ok {
+			l.Conn = f.Conn
+		}
+		live = append(live, l)
+	}
+	for _, l := range gateway.Cut(policy, b.numbers.Holds, live) {
+		cut = append(cut, byTuple[tupleOf(l.Conn)])
+	}
+	return cut
+}
+
+// subject reports whether a new policy has a say about a live connection: not
+// about one that is only observed, nor about one of the HTTP proxy, which asks
+// for itself.
+func (b *box) subject(k kernel.Flow) bool {
+	switch k.Mark.State() {
+	case kernel.Allowed:
+		return true
+	case kernel.Passed, kernel.Watched: // it began while its cluster was only observed
+		c := b.now.Load().conf.Cluster(k.Src.Addr())
+		return c == nil || c.Mode != config.Observe
+	}
+	return false
+}
+
+// cut ends connections that the policy in force does not permit, both ends told.
+func (b *box) cut(flows []kernel.Flow) error {
+	err := b.tracker.Cut(flows...)
+	for _, k := range flows {
+		f, known := b.running.decided(tuple{k.Proto, k.Src, k.Dst})
+		if !known {
+			f = b.byMark(k)
+		}
+		f.Time, f.Policy, f.Verdict, f.Observed = time.Now(), b.now.Load().policy.ID(), egress.Denied(egress.PolicyChanged), false
+		b.report(f)
+		b.provoke(k)
+	}
+	return err
+}
+
+// forget drops what is remembered of connections whose end was never told: the kernel
+// reports ends as fast as they come, and counts those that nobody could read.
+func (b *box) forget() error {
+	b.changes.one.Lock()
+	defer b.changes.one.Unlock()
+	before := time.Now()
+	flows, err := b.tracker.Flows()
+	if err != nil {
+		return errors.Join(errors.New("connections whose end was lost are not forgotten"), err)
+	}
+	live := make(map[tuple]bool, len(flows))
+	for _, k := range flows {
+		live[tuple{k.Proto, k.Src, k.Dst}] = true
+	}
+	for _, f := range b.running.keep(live, before) {
+		b.unpin(f)
+	}
+	return nil
+}
+
+// liveNumbers are the rules' numbers in the marks of live connections.
+func liveNumbers(t *kernel.Tracker) (map[uint32]bool, error) {
+	flows, err := t.Flows()
+	if err != nil {
+		return nil, err
+	}
+	numbers := map[uint32]bool{}
+	for _, k := range flows {
+		numbers[k.Mark.Rule()] = true
+	}
+	return numbers, nil
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate.io/tidegate/lab"
+)
+
+const manyFeatures = examples + "example-public-gpu-monitor-policy.cli.json"
+
+// reload gives the gateway another file and waits until it is in force.
+func (h *house) reload(t *testing.T, text string) {
+	t.Helper()
+	before := h.loads("msg=reloaded")
+	h.write(t, lab.GatewayFile, text)
+	if err := h.SignalGateway(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file is in force", func() bool { return h.loads("msg=reloaded") > before })
+}
+
+// ended reports that a flow is reset, and soon.
+func (f flow) ended() bool {
+	_ = f.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_, err := f.Read(make([]byte, 1))
+	return errors.Is(err, syscall.ECONNRESET)
+}
+
+func TestEnforcingEndsWhatWasOnlyObserved(t *testing.T) {
+	h := open(t, manyFeatures, ownRules, true)
+	enforced := lab.GatewayConfig("lab", ownRules)
+	h.reload(t, strings.Replace(enforced, "    aks:", "    mode: observe\n    aks:", 1))
+	flows := h.hold(t, 30)
+	evil := netip.AddrPortFrom(h.Zone.Addrs("vm.evil.example")[0], 443)
+	raw, err := h.Node(1).Dial(t.Context(), "tcp", evil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tls.Client(raw, &tls.Config{RootCAs: h.CA.Pool(), ServerName: "vm.evil.example"})
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatalf("control: observing refuses: %v\n%s", err, h.log())
+	}
+	quiet, err := h.Node(1).Dial(t.Context(), "tcp", evil) // has not shown its name
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.reload(t, enforced)
+	for what, f := range map[string]flow{"a denied connection": {raw, ""}, "an undecided one": {quiet, ""}} {
+		if !f.ended() {
+			t.Errorf("%s goes on\n%s", what, h.log())
+		}
+	}
+	eventually(t, "the servers are told", func() bool { return h.Connections(evil) == 0 })
+	if lost := pingAll(t, flows); lost > 0 {
+		t.Errorf("%d permitted flows were cut too", lost)
+	}
+}
+
+// TestLostNumbersEndConnections: the marks of connections outlive the file that says which
+// rule each number is.
+func TestLostNumbersEndConnections(t *testing.T) {
+	h := open(t, manyFeatures, ownRules, true)
+	flows := h.hold(t, 30)
+	h.KillGateway()
+	if err := os.Remove(filepath.Join(h.dir, "state", numbersFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RestartGateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range flows {
+		switch f.kind {
+		case "tls": // by which name it was allowed is not known any more, nor by which rule
+			if !f.ended() {
+				t.Fatalf("a connection lives by the number of another rule\n%s", h.log())
+			}
+		default: // its address is still permitted
+			if err := f.ping(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestSomebodyFlushesTheRules, as the start of a service does that has rules of its own.
+func TestSomebodyFlushesTheRules(t *testing.T) {
+	h := open(t, manyFeatures, ownRules, true)
+	flows := h.hold(t, 30)
+	evil := netip.AddrPortFrom(h.Zone.Addrs("vm.evil.example")[0], 22)
+	flush := func() {
+		t.Helper()
+		if err := h.DoGateway(func() error { return exec.Command("nft", "flush", "ruleset").Run() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range 3 {
+		time.Sleep(300 * time.Millisecond) // what is on its way while the rules are gone is not masqueraded
+		flush()
+		eventually(t, "nothing evil leaves", func() bool {
+			c, err := h.Node(1).Dial(t.Context(), "tcp", evil)
+			if err == nil {
+				_ = c.Close()
+			}
+			return errors.Is(err, syscall.ECONNREFUSED)
+		})
+		if lost := pingAll(t, flows); lost > 0 {
+			t.Errorf("round %d: %d flows were lost\n%s", round, lost, h.log())
+		}
+	}
+	if h.loads("they are put back") != 3 {
+		t.Error(h.log())
+	}
+}
