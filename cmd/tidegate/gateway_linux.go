@@ -41,7 +41,7 @@ const (
 )
 
 func gatewayRunCommand(path *string) *cobra.Command {
-	var flush bool
+	var how runMode
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Enforce until stopped",
@@ -51,7 +51,11 @@ CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.
 The rules stay in the kernel when the process stops or dies: connections that are
 decided go on, nothing else gets out, and the next start takes over. With --flush a
 stop removes them, and forwarding with them. SIGHUP reloads the file: all of it, or
-nothing if there is an error in it.`,
+nothing if there is an error in it.
+
+With --proxy-only it serves the explicit proxy of the file (proxy.listen) and the
+addresses under dns.listen, and leaves the kernel alone: that needs no rights, and holds
+those who use it.`,
 		Example: "  tidegate gateway run --config /etc/tidegate/gateway.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,15 +64,20 @@ nothing if there is an error in it.`,
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			if err := runGateway(cmd.Context(), *path, g, log, cmd.OutOrStdout(), flush); err != nil {
+			if err := runGateway(cmd.Context(), *path, g, log, cmd.OutOrStdout(), how); err != nil {
 				return undecided(err)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&flush, "flush", false, "remove the rules, and forwarding, at a stop")
+	cmd.Flags().BoolVar(&how.flush, "flush", false, "remove the rules, and forwarding, at a stop")
+	cmd.Flags().BoolVar(&how.proxyOnly, "proxy-only", false, "serve the explicit proxy, and leave the kernel alone")
+	cmd.MarkFlagsMutuallyExclusive("flush", "proxy-only")
 	return cmd
 }
+
+// runMode is how a gateway is run.
+type runMode struct{ flush, proxyOnly bool }
 
 // inForce is one configuration with all that follows from it. It does not change.
 type inForce struct {
@@ -135,12 +144,20 @@ type changes struct {
 	last    atomic.Pointer[string] // the last failure; nil after a success
 }
 
-func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.Logger, stdout io.Writer, flush bool) (err error) {
+func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.Logger, stdout io.Writer, how runMode) (err error) {
+	if how.proxyOnly && !g.Proxy.IsValid() {
+		return fmt.Errorf("%s: --proxy-only needs proxy.listen", path)
+	}
 	b := &box{path: path, log: log, started: time.Now()}
 	var open closers
 	defer func() { err = errors.Join(err, open.close()) }()
 	if err := b.assemble(g, stdout, &open); err != nil {
 		return err
+	}
+	if !how.proxyOnly {
+		if err := b.reach(&open); err != nil {
+			return err
+		}
 	}
 	sockets, err := b.listen(g, &open)
 	if err != nil {
@@ -154,7 +171,7 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 	}
 	log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
 	err = b.serve(ctx, sockets)
-	if flush {
+	if how.flush {
 		err = errors.Join(err, b.table.Remove())
 	}
 	return err
@@ -175,8 +192,10 @@ func (c closers) close() error {
 	return errors.Join(errs...)
 }
 
-// assemble restores what survived the last process and opens what reaches into
-// the kernel. Nothing comes into force yet.
+// enforcing reports whether the kernel carries the policy out; else only the proxy does.
+func (b *box) enforcing() bool { return b.table != nil }
+
+// assemble restores what survived the last process. Nothing comes into force yet.
 func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err error) {
 	if b.state, err = openState(g.State); err != nil {
 		return err
@@ -198,6 +217,11 @@ func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err 
 	b.flows = openFlowLog(g.FlowLog, stdout, func(err error) { b.log.Error("flow log", "err", err) })
 	b.dns, b.http = b.nameServer(), b.proxy()
 	b.apis = gateway.APIServers{Lookup: b.lookupAPI, Changed: b.apiChanged, Failed: b.apiFailed}
+	return nil
+}
+
+// reach opens what reaches into the kernel.
+func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
@@ -267,7 +291,10 @@ type sockets struct {
 }
 
 func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
-	addrs := append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, g.Listen...)
+	addrs := g.Listen
+	if b.enforcing() {
+		addrs = append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, addrs...)
+	}
 	for _, a := range addrs {
 		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
 		if err != nil {
@@ -282,15 +309,10 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		b.dns.TCP = append(b.dns.TCP, tcp)
 		open.add(tcp)
 	}
-	for _, network := range []string{"tcp4", "tcp6"} {
-		l, err := (&net.ListenConfig{Control: transparent}).Listen(context.Background(), network, fmt.Sprintf(":%d", transparentPort))
-		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
-			continue
-		} else if err != nil {
+	if b.enforcing() {
+		if s.transparent, err = listenTransparent(open); err != nil {
 			return s, err
 		}
-		s.transparent = append(s.transparent, l)
-		open.add(l)
 	}
 	if g.Proxy.IsValid() {
 		if s.explicit, err = net.Listen("tcp", g.Proxy.String()); err != nil {
@@ -307,6 +329,21 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	}
 	open.add(s.control)
 	return s, nil
+}
+
+// listenTransparent opens the sockets to which the kernel diverts HTTP.
+func listenTransparent(open *closers) (ls []net.Listener, err error) {
+	for _, network := range []string{"tcp4", "tcp6"} {
+		l, err := (&net.ListenConfig{Control: transparent}).Listen(context.Background(), network, fmt.Sprintf(":%d", transparentPort))
+		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		ls = append(ls, l)
+		open.add(l)
+	}
+	return ls, nil
 }
 
 // transparent lets a socket take connections to addresses that are not the machine's.
@@ -338,11 +375,13 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	}
 	run(b.apis.Run)
 	run(b.flows.Run)
-	run(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
-	run(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
+	if b.enforcing() {
+		run(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
+		run(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
+		run(b.guard)
+		run(b.watch)
+	}
 	run(b.tidy)
-	run(b.guard)
-	run(b.watch)
 	run(b.hangups)
 	run(func(ctx context.Context) error { return b.manage(ctx, s.management, s.control) })
 	return parts.Wait()

@@ -80,9 +80,13 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 			APIServer: c.APIServer, APIServerAddrs: b.apiAddrs.of(c.Name),
 		})
 	}
-	if counters, err := b.table.Counters(); err == nil {
-		maps.DeleteFunc(counters, func(_ string, n uint64) bool { return n == 0 })
-		s.Refused = counters
+	var kernelLost uint64
+	if b.enforcing() {
+		kernelLost = b.denials.Lost() + b.tracker.Lost()
+		if counters, err := b.table.Counters(); err == nil {
+			maps.DeleteFunc(counters, func(_ string, n uint64) bool { return n == 0 })
+			s.Refused = counters
+		}
 	}
 	for _, q := range b.queues {
 		s.Queues = append(s.Queues, q.status(ctx))
@@ -98,7 +102,7 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 	}
 	s.Flows = flowStatus{
 		flows.Written, flows.Lost, flows.Suppressed, flows.Unwritten,
-		b.denials.Lost() + b.tracker.Lost(),
+		kernelLost,
 	}
 	return s
 }

@@ -87,9 +87,11 @@ func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 	if err := b.state.keepNumbers(b.numbers); err != nil {
 		return err
 	}
-	rules, err := kernel.Plan(policy, b.settings(g))
-	if err != nil {
-		return err
+	var rules *kernel.Ruleset
+	if b.enforcing() {
+		if rules, err = kernel.Plan(policy, b.settings(g)); err != nil {
+			return err
+		}
 	}
 	b.bindings.Keep(policy)
 	at := time.Now()
@@ -109,6 +111,9 @@ func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 
 // program makes the kernel hold rules, with the addresses of all bindings.
 func (b *box) program(rules *kernel.Ruleset, at time.Time) error {
+	if !b.enforcing() {
+		return nil
+	}
 	var known []egress.Binding
 	for binding := range b.bindings.All(at) {
 		known = append(known, binding)
