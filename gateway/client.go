@@ -185,13 +185,24 @@ func (f *Follower) duringHello(c *conn, h held, known, more bool) {
 }
 
 // flow lets the contiguous beginning of an incomplete hello through, now and from now on: the
-// hello's last byte is never among it, and without that byte a server does nothing.
+// hello's last byte is never among it, and without that byte a server does nothing. A server
+// of the client's own choice could read what it has of it, though: up to 64 KiB of anything. So
+// nothing flows to an address that no permitted name is known to have. What honest clients send
+// there fits their first window, and needs no help where a segment is lost: of two, a tail-loss
+// probe brings the second (RFC 8985, section 7).
 func (f *Follower) flow(c *conn) {
-	if c.state != reading {
+	if c.state != reading || !f.expected(c) {
 		return
 	}
 	c.flowing = true
 	f.letGo(c, c.client.next)
+}
+
+// expected reports whether a name that the policy permits has the destination's address.
+func (f *Follower) expected(c *conn) bool {
+	at := c.known
+	at.Bound, at.Strict = f.Bindings.Names(f.now, c.scope, at.Dst.Addr()), true
+	return c.observe || c.retried || f.Policy().Decide(at).Action != egress.Deny
 }
 
 // afterHello takes a segment once the hello has been let through. What follows a hello, early

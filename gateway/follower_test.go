@@ -990,8 +990,24 @@ func TestLimits(t *testing.T) {
 		r := newRig(t)
 		for i := range maxConns + 10 {
 			r.src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 224, byte(i >> 10), 1}), uint16(10000+i&1023))
-			if id := r.syn(); (r.fate(id) == "passed") != (i < maxConns) {
+			if id := r.syn(); r.fate(id) != "passed" {
 				t.Fatalf("SYN %d is %s", i, r.fate(id))
+			}
+		}
+		if st := r.f.Stats(); st.Connections != maxConns || len(r.flows) != 10 || r.flows[0].Conn.Src.Port() != 10000 || r.flows[0].Verdict != egress.Denied(egress.TooManyPending) {
+			t.Errorf("%d connections, %d had to go", st.Connections, len(r.flows))
+		}
+	})
+	t.Run("all together, with servers that answer", func(t *testing.T) {
+		r := newRig(t)
+		for i := range maxConns + 10 {
+			r.src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 224, byte(i >> 10), 1}), uint16(10000+i&1023))
+			id := r.syn()
+			if (r.fate(id) == "passed") != (i < maxConns) {
+				t.Fatalf("SYN %d is %s", i, r.fate(id))
+			}
+			if i < maxConns {
+				r.synAck()
 			}
 		}
 	})

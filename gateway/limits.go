@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"net/netip"
+
+	"tidegate.io/tidegate/egress"
 )
 
 // Bounds of what a Follower keeps. A source is an address: a pod's, or a node's with many
@@ -30,7 +32,7 @@ type sources struct {
 // enter returns the source for a new connection of a, or nil when it has too many or all
 // together have.
 func (f *Follower) enter(a netip.Addr) *source {
-	if len(f.conns) >= maxConns {
+	if len(f.conns) >= maxConns && !f.makeRoom() {
 		return nil
 	}
 	s := f.sources.by[a]
@@ -42,6 +44,19 @@ func (f *Follower) enter(a netip.Addr) *source {
 		return nil
 	}
 	return s
+}
+
+// makeRoom gives up the connection whose SYN has been without an answer for longest. Sources can
+// be spoofed, so a flood of SYNs is not always one source's; a server that answers does so long
+// before as many have come.
+func (f *Follower) makeRoom() bool {
+	oldest := f.syns.root.next
+	if oldest == &f.syns.root || oldest.conn.state != opening {
+		return false
+	}
+	f.log(oldest.conn, egress.Denied(egress.TooManyPending))
+	f.free(oldest.conn)
+	return true
 }
 
 func (s *sources) make() *source {

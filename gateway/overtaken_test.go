@@ -3,8 +3,10 @@ package gateway
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/wire/wiretest"
 )
 
 // TestEnforcingEndsWhatWasOnlyWatched: the cluster is enforced while a connection of it
@@ -33,5 +35,38 @@ func TestEnforcingEndsWhatWasOnlyWatched(t *testing.T) {
 		if got := r.fate(r.say(0, []byte("more"))); got != "cut" {
 			t.Errorf("%s: what follows is %s", tt.why, got)
 		}
+	}
+}
+
+// TestNothingFlowsToAServerOfTheClientsChoice: a hello that is never complete would carry
+// whatever its sender likes, where the DNS of a cluster is not seen and so any address gets
+// as far as to be shown a name.
+func TestNothingFlowsToAServerOfTheClientsChoice(t *testing.T) {
+	for _, tt := range []struct {
+		why    string
+		dst    netip.AddrPort
+		flows  bool
+		change func(*rig)
+	}{
+		{"an address of a permitted name", shared, true, func(*rig) {}},
+		{"the API server", apiAddr, true, func(*rig) {}},
+		{"any other address", netip.MustParseAddrPort("6.6.6.6:443"), false, func(*rig) {}},
+		{"an address of a denied name", netip.MustParseAddrPort("6.6.6.6:443"), false, func(r *rig) { r.bind("prod", evil, netip.MustParseAddr("6.6.6.6")) }},
+		{"an address that a permitted name gets meanwhile", netip.MustParseAddrPort("6.6.6.6:443"), true, func(r *rig) { r.bind("prod", good, netip.MustParseAddr("6.6.6.6")) }},
+	} {
+		r := newRig(t)
+		r.dst = tt.dst
+		r.handshake()
+		tt.change(r)
+		hello := wiretest.Client(good.String()).PadTo(60000).Bytes()
+		for i := 0; i < 50000; i += 1400 {
+			r.say(i, hello[i:i+1400])
+		}
+		r.after(releaseAfter + time.Millisecond)
+		if got, _ := r.delivered(); (len(got) > 0) != tt.flows {
+			t.Errorf("%s: %d bytes of half a hello reach it", tt.why, len(got))
+		}
+		r.after(helloWithin)
+		r.empty()
 	}
 }
