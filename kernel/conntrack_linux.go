@@ -105,14 +105,28 @@ func (t *Tracker) Cut(flows ...Flow) (first error) {
 	return first
 }
 
-func cutMessage(f Flow) []byte {
+// Renumber gives a connection's mark another rule number. Its state stays what it is by
+// then: a SYN may have made it another connection's. One that has ended is passed over.
+func (t *Tracker) Renumber(f Flow, rule uint32) error {
+	err := t.ask.request(markMessage(f, NewMark(0, rule), MaxRule))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("conntrack: renumber %s > %s: %w", f.Src, f.Dst, err)
+	}
+	return nil
+}
+
+func cutMessage(f Flow) []byte { return markMessage(f, NewMark(Cut, f.Mark.Rule()), ^uint32(0)) }
+
+// markMessage changes the bits of a connection's mark that are in mask.
+func markMessage(f Flow, mark Mark, mask uint32) []byte {
 	family := uint8(unix.AF_INET)
 	if f.Src.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	b := messageHeader(nil, typeConntrackNew, unix.NLM_F_REQUEST|unix.NLM_F_ACK, family, 0)
 	b = appendTuple(b, f)
-	b = attr32(b, ctaMark, uint32(NewMark(Cut, f.Mark.Rule())))
+	b = attr32(b, ctaMark, uint32(mark))
+	b = attr32(b, ctaMarkMask, mask)
 	b = attr32(b, ctaID, f.ID) // so that a later connection on the same ports is left alone
 	finish(b, 0)
 	return b

@@ -250,3 +250,41 @@ func TestAnObservedClusterMayAskUs(t *testing.T) {
 		}
 	}
 }
+
+// TestRenumberingIsNoVerdict: the ports may belong to another connection by then.
+func TestRenumberingIsNoVerdict(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	b.load(nil, rule(t, "web", nil, "https://a.example:443"), rule(t, "tunnel", nil, "tcp://20.40.0.0/24:9000"))
+	b.echo(b.web, 443)
+	b.echo(b.web, 9000)
+	b.run(100, QueueOptions{}, func(q *Queue, batch []Packet) {
+		for _, p := range batch {
+			q.Verdict(p.ID, true, 0)
+		}
+	})
+	var tracker *Tracker
+	must(t, b.gateway.Do(func() (err error) { tracker, err = OpenTracker(); return err }))
+	defer tracker.Close()
+	for port, state := range map[int]State{443: Held, 9000: Allowed} {
+		c, err := b.dial("tcp", at(webAddrs[0], port))
+		must(t, err)
+		f := Flow{Proto: egress.TCP, Src: netip.MustParseAddrPort(c.LocalAddr().String()), Dst: netip.MustParseAddrPort(at(webAddrs[0], port))}
+		flows, err := tracker.Flows()
+		must(t, err)
+		for _, now := range flows {
+			if now.Dst == f.Dst {
+				f.ID, f.Mark = now.ID, NewMark(Allowed, 2) // as it was listed
+			}
+		}
+		must(t, tracker.Renumber(f, 77))
+		flows, err = tracker.Flows()
+		must(t, err)
+		for _, now := range flows {
+			if now.Dst == f.Dst && now.Mark != NewMark(state, 77) {
+				t.Errorf("port %d: %s, want %s", port, now.Mark, NewMark(state, 77))
+			}
+		}
+	}
+	must(t, tracker.Renumber(Flow{Proto: egress.TCP, Src: netip.MustParseAddrPort("10.224.0.4:1"), Dst: netip.MustParseAddrPort("20.40.0.10:2")}, 77))
+}

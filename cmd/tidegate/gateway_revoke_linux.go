@@ -33,7 +33,8 @@ func (b *box) revoke() error {
 	}
 	flows, err := b.tracker.Flows()
 	if err == nil {
-		err = b.cut(b.revoked(flows))
+		live := b.subjects(flows)
+		err = errors.Join(b.cut(b.revoked(live)), b.renumber(live))
 	}
 	if err != nil {
 		return uncut{fmt.Errorf("the policy is in force, but not all that it denies is cut: %w", err)}
@@ -41,27 +42,58 @@ func (b *box) revoke() error {
 	return nil
 }
 
-// revoked returns those of the live connections that the policy does not permit.
-func (b *box) revoked(flows []kernel.Flow) (cut []kernel.Flow) {
-	policy := b.now.Load().policy
-	var live []gateway.Live
-	byTuple := map[tuple]kernel.Flow{}
+// live is a connection about which a new policy has a say.
+type live struct {
+	gateway.Live
+	flow kernel.Flow
+}
+
+// subjects are those of the marked connections, with what is known of them.
+func (b *box) subjects(flows []kernel.Flow) (all []live) {
 	for _, k := range flows {
 		if !b.subject(k) {
 			continue
 		}
-		key := tuple{k.Proto, k.Src, k.Dst}
-		byTuple[key] = k
-		l := gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: k.Mark.Rule()}
-		if f, ok := b.running.decided(key); ok {
+		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: k.Mark.Rule()}, k}
+		if f, ok := b.running.decided(tuple{k.Proto, k.Src, k.Dst}); ok {
 			l.Conn = f.Conn
 		}
-		live = append(live, l)
+		all = append(all, l)
 	}
-	for _, l := range gateway.Cut(policy, b.numbers.Holds, live) {
+	return all
+}
+
+// revoked returns those that the policy does not permit.
+func (b *box) revoked(all []live) (cut []kernel.Flow) {
+	known := make([]gateway.Live, len(all))
+	byTuple := make(map[tuple]kernel.Flow, len(all))
+	for i, l := range all {
+		known[i] = l.Live
+		byTuple[tupleOf(l.Conn)] = l.flow
+	}
+	for _, l := range gateway.Cut(b.now.Load().policy, b.numbers.Holds, known) {
 		cut = append(cut, byTuple[tupleOf(l.Conn)])
 	}
 	return cut
+}
+
+// renumber gives those that another rule permits now its number, while their names are
+// known: after a restart, the number is all that speaks for them.
+func (b *box) renumber(all []live) (first error) {
+	policy := b.now.Load().policy
+	for _, l := range all {
+		if b.numbers.Holds(l.Rule) {
+			continue
+		}
+		v := policy.Decide(l.Conn)
+		if v.Action != egress.Allow || policy.Cluster(l.Conn.Src.Addr()) == nil {
+			continue
+		}
+		if err := b.tracker.Renumber(l.flow, b.numbers.Of(v.Rule)); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 // subject reports whether a new policy has a say about a live connection: not

@@ -120,3 +120,45 @@ func TestSomebodyFlushesTheRules(t *testing.T) {
 		t.Error(h.log())
 	}
 }
+
+// TestAChangedRuleKeepsItsConnections through a reload, when their names are known, and
+// through the death of the process behind it.
+func TestAChangedRuleKeepsItsConnections(t *testing.T) {
+	const name = "api.payments.example.net"
+	own := ownRules + "  - id: own/web\n    to: [\"https://" + name + ":443\"]\n"
+	h := open(t, manyFeatures, own, true)
+	addr := h.address(t, name)
+	var flows []flow
+	for number := 1; number <= 2; number++ {
+		raw, err := h.Node(number).Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 443))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := tls.Client(raw, &tls.Config{RootCAs: h.CA.Pool(), ServerName: name})
+		if err := c.HandshakeContext(t.Context()); err != nil {
+			t.Fatalf("%v\n%s", err, h.log())
+		}
+		flows = append(flows, flow{raw, "tls"})
+	}
+	alive := func(when string) {
+		t.Helper()
+		for _, f := range flows {
+			_ = f.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			var err error
+			for buf := make([]byte, 4096); err == nil; { // what the server says of itself
+				_, err = f.Read(buf)
+			}
+			if errors.Is(err, syscall.ECONNRESET) || h.Connections(netip.AddrPortFrom(addr, 443)) != len(flows) {
+				t.Fatalf("%s: %v\n%s", when, err, h.log())
+			}
+		}
+	}
+	alive("before")
+	h.reload(t, lab.GatewayConfig("lab", strings.Replace(own, name+":443\"", name+":443\", \"https://more.example.net:443\"", 1)))
+	alive("after the reload")
+	h.KillGateway()
+	if err := h.RestartGateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	alive("after the restart")
+}
