@@ -26,6 +26,7 @@ const good = head + `clusters:
     from: [10.225.0.0/16]
     aks: {cloud: public, region: westeurope, with: [keyvault], keyVaults: [kv1], dnsServers: [10.1.0.4], recommended: false}
     mode: observe
+    dns: elsewhere
     apiServer: by-name
 rules:
   - id: payments/stripe
@@ -82,7 +83,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	prod, soon := g.Clusters[0], g.Clusters[1]
-	if prod.Mode != Enforce || soon.Mode != Observe || !prod.ByAddress || soon.ByAddress || g.Masquerade ||
+	if prod.Mode != Enforce || soon.Mode != Observe || prod.DNS != DNSShows || soon.DNS != DNSElsewhere || !prod.ByAddress || soon.ByAddress || g.Masquerade ||
 		prod.APIServer.String() != "aks-ml-3k2j1h0g.hcp.eastus2.azmk8s.io" || len(g.Upstream) != 2 || g.Upstream[0].Port() != 53 ||
 		len(g.Also) != 2 || g.Management.String() != defaultManagement || g.State != defaultState {
 		t.Errorf("settings: %+v", g)
@@ -118,6 +119,7 @@ func TestReadRefuses(t *testing.T) {
 		{"no prefix", strings.Replace(cluster, "10.224.0.0/16", "10.224.0.0/33", 1), `line 5: "10.224.0.0/33" is neither`},
 		{"bits behind the prefix", strings.Replace(cluster, "10.224.0.0/16", "10.224.0.1/16", 1), "line 5: prefix 10.224.0.1/16 has bits set behind its length; write 10.224.0.0/16"},
 		{"a mode", cluster + "    mode: learn\n", `line 7: mode "learn": want enforce or observe`},
+		{"the way of its DNS", cluster + "    dns: shows\n", `line 7: dns "shows": want gateway or elsewhere`},
 		{"how the API server is dialled", cluster + "    apiServer: yes\n", `line 7: apiServer "yes"`},
 		{"two clusters of a name", cluster + "  - name: prod\n    from: [10.225.0.0/16]\n    aks: {cloud: public, region: eastus}\n", "there are two"},
 		{"overlapping clusters", cluster + "  - name: dev\n    from: [10.224.1.0/24]\n    aks: {cloud: public, region: eastus}\n", "overlap"},

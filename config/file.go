@@ -40,6 +40,7 @@ type fileCluster struct {
 	Internal  []word  `yaml:"internal"`
 	AKS       fileAKS `yaml:"aks"`
 	Mode      word    `yaml:"mode"`
+	DNS       word    `yaml:"dns"`
 	APIServer word    `yaml:"apiServer"`
 }
 

@@ -21,6 +21,21 @@ const (
 
 var modeNames = [...]string{"enforce", "observe"}
 
+// DNS says which way a cluster's questions go.
+type DNS uint8
+
+// The ways.
+const (
+	DNSShows     DNS = iota // through the gateway as soon as one comes
+	DNSGateway              // through the gateway, all of them
+	DNSElsewhere            // not through the gateway
+)
+
+var dnsNames = [...]string{"shows", "gateway", "elsewhere"}
+
+// String returns the word of the file.
+func (d DNS) String() string { return dnsNames[d] }
+
 // String returns the word of the file.
 func (m Mode) String() string { return modeNames[m] }
 
@@ -46,6 +61,7 @@ type Cluster struct {
 	egress.Cluster
 	Internal   []netip.Prefix // destinations that are never ours: node, pod, service and VNet ranges
 	Mode       Mode
+	DNS        DNS
 	Resolvable []egress.Pattern // names of its own that may be resolved and open nothing, such as a private API server's
 	Benign     []egress.Pattern // names that will be seen, and whose denial does no harm
 }

@@ -111,6 +111,9 @@ func (r *reader) cluster(fc fileCluster) (err error) {
 	if c.Mode, err = optional(fc.Mode, Enforce, parseMode); err != nil {
 		return err
 	}
+	if c.DNS, err = optional(fc.DNS, DNSShows, parseDNS); err != nil {
+		return err
+	}
 	if c.ByAddress, err = optional(fc.APIServer, true, parseByAddress); err != nil {
 		return err
 	}

@@ -77,6 +77,15 @@ func parseMode(s string) (Mode, error) {
 	return 0, fmt.Errorf("mode %q: want enforce or observe", s)
 }
 
+func parseDNS(s string) (DNS, error) {
+	for d, name := range dnsNames {
+		if name == s && DNS(d) != DNSShows {
+			return DNS(d), nil
+		}
+	}
+	return 0, fmt.Errorf("dns %q: want gateway or elsewhere", s)
+}
+
 // parseByAddress reads how the API server may be dialled.
 func parseByAddress(s string) (bool, error) {
 	switch s {

@@ -48,6 +48,7 @@ type scope struct {
 	names  map[egress.Name]*named
 	addrs  map[netip.Addr]*bound
 	order  list.List // of *named that no rule spells out; the last asked for in front
+	path   Path
 	seen   bool
 	missed time.Time
 }
@@ -348,14 +349,36 @@ func (b *Bindings) Missed(now time.Time, name string) {
 	}
 }
 
+// Path is what is said of the way that a scope's DNS questions go.
+type Path uint8
+
+// The ways.
+const (
+	Unsaid    Path = iota // it shows: see Strict
+	Through               // through the gateway, all of them
+	Elsewhere             // not through the gateway
+)
+
+// Say fixes a scope's way, which then no client can change by what it asks.
+func (b *Bindings) Say(name string, p Path) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.scope(name); s != nil {
+		s.path = p
+	}
+}
+
 // Strict reports whether the DNS of a scope passes the gateway, so that an address without a
-// binding has none. One question does not prove it where answers are known to come another
-// way as well: a pod that asks us by hand must not cut off the others.
+// binding has none. Unless it was said, it begins with the first question that comes, and ends
+// for a day when an address turns out to be right that came another way.
 func (b *Bindings) Strict(now time.Time, scope string) bool {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	s := b.scopes[scope]
-	return s != nil && s.seen && (s.missed.IsZero() || now.Sub(s.missed) >= missedFor)
+	if s == nil || s.path == Elsewhere {
+		return false
+	}
+	return s.path == Through || s.seen && (s.missed.IsZero() || now.Sub(s.missed) >= missedFor)
 }
 
 // All returns every binding that is not over, in no order: for a new journal, and for sets in

@@ -219,3 +219,31 @@ func FuzzBindings(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsSaidOfDNSIsNotChangedByClients(t *testing.T) {
+	at := time.Unix(0, 0)
+	for _, tt := range []struct {
+		why               string
+		path              Path
+		seen, missed, now bool
+	}{
+		{"nothing is known", Unsaid, false, false, false},
+		{"a question came", Unsaid, true, false, true},
+		{"a question came, and an address another way", Unsaid, true, true, false},
+		{"through, before any question", Through, false, false, true},
+		{"through, whatever address comes", Through, true, true, true},
+		{"elsewhere, whatever a pod asks", Elsewhere, true, false, false},
+	} {
+		var b Bindings
+		b.Say("prod", tt.path)
+		if tt.seen {
+			b.See("prod")
+		}
+		if tt.missed {
+			b.Missed(at, "prod")
+		}
+		if got := b.Strict(at, "prod"); got != tt.now {
+			t.Errorf("%s: strict %v", tt.why, got)
+		}
+	}
+}

@@ -58,6 +58,9 @@ func (b *box) ended(k kernel.Flow) {
 		return
 	}
 	f.Time, f.End = k.End, true
+	if k.Mark.State() == kernel.Cut {
+		f.Verdict = egress.Denied(egress.PolicyChanged)
+	}
 	if f.Time.IsZero() {
 		f.Time = time.Now()
 	}

@@ -76,7 +76,7 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 	}
 	for _, c := range now.conf.Clusters {
 		s.Clusters = append(s.Clusters, clusterStatus{
-			Name: c.Name, Mode: c.Mode.String(), DNS: b.bindings.Strict(time.Now(), c.Name),
+			Name: c.Name, Mode: c.Mode.String(), Strict: b.bindings.Strict(time.Now(), c.Name),
 			APIServer: c.APIServer, APIServerAddrs: b.apiAddrs.of(c.Name),
 		})
 	}

@@ -8,6 +8,7 @@ import (
 
 	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/gateway"
 	"tidegate.io/tidegate/kernel"
 )
 
@@ -102,6 +103,9 @@ func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 		return err
 	}
 	b.now.Store(&inForce{conf: g, policy: policy, rules: rules, exact: spelledOut(g.Rules), loaded: at})
+	for _, c := range g.Clusters {
+		b.bindings.Say(c.Name, dnsPaths[c.DNS])
+	}
 	b.apis.Follow(policy.Clusters())
 	b.dns.SetUpstreams(g.Upstream)
 	b.dns.Flush()
@@ -131,6 +135,11 @@ func (b *box) settings(g *config.Gateway) kernel.Settings {
 		s.Clusters = append(s.Clusters, kernel.Cluster{Name: c.Name, Internal: c.Internal, Observe: c.Mode == config.Observe})
 	}
 	return s
+}
+
+// dnsPaths are the file's words for a cluster's DNS, as the bindings know them.
+var dnsPaths = map[config.DNS]gateway.Path{
+	config.DNSShows: gateway.Unsaid, config.DNSGateway: gateway.Through, config.DNSElsewhere: gateway.Elsewhere,
 }
 
 func spelledOut(rules []egress.Rule) map[egress.Name]bool {

@@ -60,7 +60,7 @@ type reloadStatus struct {
 type clusterStatus struct {
 	Name           string       `json:"name"`
 	Mode           string       `json:"mode"`
-	DNS            bool         `json:"dnsSeen"` // its DNS passes the gateway
+	Strict         bool         `json:"strict"` // its DNS passes the gateway: an address without a binding is refused
 	APIServer      egress.Name  `json:"apiServer,omitzero"`
 	APIServerAddrs []netip.Addr `json:"apiServerAddresses,omitempty"`
 }
@@ -215,8 +215,8 @@ func writeStatus(w io.Writer, s gatewayStatus) error {
 		row("rules", "removed by others and put back %d times", s.Mended)
 	}
 	for _, c := range s.Clusters {
-		dns := "its DNS does not pass here yet"
-		if c.DNS {
+		dns := "its DNS is not taken to pass here"
+		if c.Strict {
 			dns = "its DNS passes here"
 		}
 		row("cluster "+c.Name, "%s; %s; API server %s %v", c.Mode, dns, c.APIServer, c.APIServerAddrs)
