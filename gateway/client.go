@@ -34,6 +34,7 @@ func (f *Follower) open(id uint32, p *wire.Packet) {
 	}
 	c := f.track(key{p.Src, p.Dst}, s)
 	c.scope, c.known, c.policy, c.observe = scope, conn, policy, observe
+	c.web = observe && v.Reason == egress.NeedsRequest
 	c.first = p.End()
 	f.Verdict(id, true, 0)
 }

@@ -22,6 +22,7 @@ type conn struct {
 	key     key
 	state   state
 	observe bool // nothing is held or refused
+	web     bool // it is observed and shows a request, not a hello
 	retried bool // the server has sent a HelloRetryRequest
 	flowing bool // what is contiguous of an incomplete hello is not held any more
 	fin     bool // the client's FIN passed

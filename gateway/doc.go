@@ -25,5 +25,6 @@
 // functions. It never changes or builds a packet but a reset.
 //
 // Where to look: follower.go for what happens to a packet, client.go and server.go for the
-// two directions, judge.go for the decision, ending.go for how a connection leaves.
+// two directions, judge.go for the decision, request.go for HTTP that is only observed, ending.go
+// for how a connection leaves.
 package gateway

@@ -864,6 +864,14 @@ func TestLookup(t *testing.T) {
 	})
 }
 
+// requesting is a client that says something on the port of HTTP rules.
+func requesting(text string) func(*rig) {
+	return func(r *rig) {
+		r.dst = netip.AddrPortFrom(shared.Addr(), 80)
+		r.handshake().say(0, []byte(text))
+	}
+}
+
 func TestObserve(t *testing.T) {
 	watched := netip.MustParseAddrPort("10.225.0.4:50000")
 	for _, tt := range []struct {
@@ -882,6 +890,21 @@ func TestObserve(t *testing.T) {
 		{"an odd packet", func(r *rig) { r.handshake().say(0, []byte{22}, ipOption) }, "deny invalid-packet"},
 		{"a slow hello", func(r *rig) { r.handshake().say(0, []byte{22}); r.after(helloWithin) }, "deny hello-timeout"},
 		{"the middle of a connection", func(r *rig) { r.say(0, []byte{22}) }, ""},
+		{"an allowed request", requesting("GET / HTTP/1.1\r\nHost: mcr.microsoft.com\r\n\r\n"), "allow name-rule house/web"},
+		{"a denied request", requesting("GET / HTTP/1.1\r\nHost: evil.example.org\r\n\r\n"), "deny name-not-allowed"},
+		{"a request to an address", requesting("GET / HTTP/1.1\r\nHost: 20.1.2.3\r\n\r\n"), "deny address-as-name"},
+		{"a request of no host", requesting("GET / HTTP/1.1\r\n\r\n"), "deny no-server-name"},
+		{"a request of two hosts", requesting("GET / HTTP/1.1\r\nHost: mcr.microsoft.com\r\nHost: evil.example.org\r\n\r\n"), "deny malformed-request"},
+		{"a request of a host with a space", requesting("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"), "deny malformed-request"},
+		{"a CONNECT", requesting("CONNECT mcr.microsoft.com:80 HTTP/1.1\r\nHost: mcr.microsoft.com:80\r\n\r\n"), "deny method-not-allowed"},
+		{"an upgrade", requesting("GET / HTTP/1.1\r\nHost: mcr.microsoft.com\r\nUpgrade: h2c\r\n\r\n"), "deny upgrade-not-allowed"},
+		{"HTTP/2", requesting("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "deny upgrade-not-allowed"},
+		{"no request", requesting("SSH-2.0-OpenSSH_9.2\r\n"), "deny not-http"},
+		{"a request that does not end", func(r *rig) { requesting("GET / HTTP/1.1\r\nHost: ")(r); r.after(helloWithin) }, "deny hello-timeout"},
+		{"a request in two pieces", func(r *rig) {
+			requesting("GET / HTTP/1.1\r\nHost: mcr.micr")(r)
+			r.say(30, []byte("osoft.com\r\n\r\n"))
+		}, "allow name-rule house/web"},
 	} {
 		r := newRig(t)
 		r.src = watched

@@ -10,9 +10,12 @@ import (
 	"tidegate.io/tidegate/wire"
 )
 
-// read reads the hello that counts from what is contiguous, and goes on with it. It returns
-// wire.ErrMore while it is incomplete.
+// read reads the hello that counts, or the request, from what is contiguous, and goes on with it.
+// It returns wire.ErrMore while it is incomplete.
 func (f *Follower) read(c *conn) error {
+	if c.web {
+		return f.readRequest(c)
+	}
 	stream := c.client.buf[c.from:c.client.next]
 	var h wire.ClientHello
 	var err error

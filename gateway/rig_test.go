@@ -40,6 +40,7 @@ var houseRules = []string{
 	"house/db tcp://20.7.0.0/16:443",
 	"house/ntp udp://20.8.0.1/32:123",
 	"house/vpn udp://20.8.0.2/32:1194",
+	"house/web http://mcr.microsoft.com:80",
 }
 
 func policyOf(t testing.TB, rules ...string) *egress.Policy {
