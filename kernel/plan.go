@@ -214,9 +214,10 @@ func (pl *planner) sharedSets(clusters []client) {
 	}
 }
 
-func ctIs(s State) match     { return match{ctMark, uint32(stateMask), "==", uint32(NewMark(s, 0))} }
-func packetIs(s State) match { return match{metaMark, uint32(stateMask), "==", uint32(NewMark(s, 0))} }
-func proto(p uint32) match   { return match{field: l4proto, op: "==", value: p} }
+func ctIs(s State) match      { return match{ctMark, uint32(stateMask), "==", uint32(NewMark(s, 0))} }
+func packetIs(s State) match  { return match{metaMark, uint32(stateMask), "==", uint32(NewMark(s, 0))} }
+func proto(p uint32) match    { return match{field: l4proto, op: "==", value: p} }
+func notProto(p uint32) match { return match{field: l4proto, op: "!=", value: p} }
 
 // bareSYN matches what opens a TCP connection, or whatever else.
 func bareSYN(op string) match {

@@ -25,8 +25,7 @@ func (pl *planner) cluster(c client) {
 			Rule{port(udpDport, 443), jumpTo(pl.observe(egress.QUIC))},
 			Rule{match{field: udpDport, op: "!=", value: 443}, jumpTo(pl.observe(egress.NoRule))},
 			Rule{proto(protoTCP), jumpTo(pl.observe(egress.NoRule))},
-			Rule{proto(protoICMP), jumpTo(pl.observe(egress.ProtocolNotAllowed))},
-			Rule{proto(protoICMPv6), jumpTo(pl.observe(egress.ProtocolNotAllowed))},
+			Rule{notProto(protoTCP), notProto(protoUDP), jumpTo(pl.observe(egress.ProtocolNotAllowed))},
 			Rule{setMark{NewMark(Passed, 0)}, accept})
 		pl.chain("out."+c.id, out...)
 		pl.chain("in."+c.id, Rule{accept})
