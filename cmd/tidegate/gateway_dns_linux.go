@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tidegate.io/tidegate/config"
@@ -69,9 +70,27 @@ func matches(ps []egress.Pattern, n egress.Name) bool {
 
 // mayBeInside reports whether an answer may hold a guarded address: a cluster's
 // own name may, and every name may have an address inside the cluster's network (a
-// private endpoint). Such an address is answered and opens nothing.
+// private endpoint). Such an address is answered and opens nothing. Where every
+// cluster is only observed all addresses are answered, and what would be taken
+// out is reported; answers are shared, so one enforced cluster decides for all.
 func (b *box) mayBeInside(n egress.Name, a netip.Addr) bool {
-	conf := b.now.Load().conf
+	now := b.now.Load()
+	conf := now.conf
+	if inside(conf, n, a) {
+		return true
+	}
+	if slices.ContainsFunc(conf.Clusters, func(c config.Cluster) bool { return c.Mode != config.Observe }) {
+		return false
+	}
+	b.report(egress.Flow{
+		Time: time.Now(), Policy: now.policy.ID(), Observed: true,
+		Conn:    egress.Conn{Proto: egress.UDP, Dst: netip.AddrPortFrom(a, 53), Name: n},
+		Verdict: egress.Denied(egress.GuardedAddress),
+	})
+	return true
+}
+
+func inside(conf *config.Gateway, n egress.Name, a netip.Addr) bool {
 	if matches(conf.Also, n) {
 		return true
 	}
