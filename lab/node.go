@@ -37,6 +37,9 @@ func (n *Node) Do(f func() error) error { return n.ns.Do(f) }
 // Sysctl sets a kernel setting of the node.
 func (n *Node) Sysctl(key, value string) error { return n.ns.Sysctl(key, value) }
 
+// Addr gives the node a further address, such as that of a pod.
+func (n *Node) Addr(p netip.Prefix) error { return n.ns.Addr("eth0", p) }
+
 // Dial connects from the node: network is "tcp" or "udp". The caller closes the connection.
 func (n *Node) Dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	c, _, err := n.dial(ctx, network, to)
