@@ -7,10 +7,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tidegate": main})
-}
-
 // TestScripts runs the program as people type it: one file a subject in testdata.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
