@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,11 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -254,59 +250,6 @@ func (h *house) handshake(ctx context.Context, n *lab.Node, name string, addr ne
 	return tls.Client(raw, &tls.Config{RootCAs: h.CA.Pool(), ServerName: name}).HandshakeContext(ctx)
 }
 
-func TestKillLosesNothing(t *testing.T) {
-	h := open(t, examples+"example-public-gpu-monitor-policy.cli.json", ownRules, true)
-	const name = "mcr.microsoft.com"
-	addr := h.address(t, name)
-	flows := h.hold(t, 2000)
-	h.KillGateway()
-	if lost := pingAll(t, flows); lost > 0 {
-		t.Errorf("%d of %d flows were lost with the gateway", lost, len(flows))
-	}
-	if err := h.handshake(t.Context(), h.Node(1), name, addr); err == nil {
-		t.Error("a new connection was let through while nobody judges")
-	}
-	if err := h.RestartGateway(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for number := 1; number <= 2; number++ {
-		if err := h.handshake(t.Context(), h.Node(number), name, addr); err != nil {
-			t.Errorf("a name from before, from node %d: %v\n%s", number, err, h.log())
-		}
-	}
-	if lost := pingAll(t, flows); lost > 0 {
-		t.Errorf("%d of %d flows were lost with the restart", lost, len(flows))
-	}
-}
-
-func TestRemovedRuleCutsItsConnections(t *testing.T) {
-	h := open(t, examples+"example-public-gpu-monitor-policy.cli.json", ownRules, true)
-	flows := h.hold(t, 90)
-	server := netip.MustParseAddrPort("20.103.4.5:9000")
-	h.write(t, lab.GatewayFile, lab.GatewayConfig("lab", strings.Replace(ownRules, `"tcp://20.103.4.5:9000", `, "", 1)))
-	if err := h.SignalGateway(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range flows {
-		if f.kind != "tcp" {
-			continue
-		}
-		_ = f.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := f.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-			t.Fatalf("the client was not told: %v\n%s", err, h.log())
-		}
-	}
-	eventually(t, "the servers are told", func() bool { return h.Connections(server) == 0 })
-	others := slices.DeleteFunc(slices.Clone(flows), func(f flow) bool { return f.kind == "tcp" })
-	if lost := pingAll(t, others); lost > 0 {
-		t.Errorf("%d others were cut too", lost)
-	}
-	if c, err := h.Node(1).Dial(t.Context(), "tcp", server); err == nil {
-		_ = c.Close()
-		t.Error("a new connection is still permitted")
-	}
-}
-
 func eventually(t *testing.T, what string, until func() bool) {
 	t.Helper()
 	for range 500 {
@@ -322,99 +265,6 @@ func eventually(t *testing.T, what string, until func() bool) {
 func (h *house) loads(words string) int {
 	text, _ := os.ReadFile(filepath.Join(h.dir, "gateway.log"))
 	return strings.Count(string(text), words)
-}
-
-func TestReloadsUnderLoad(t *testing.T) {
-	h := open(t, examples+"example-public-gpu-monitor-policy.cli.json", ownRules, true)
-	const name = "mcr.microsoft.com"
-	addr := h.address(t, name)
-	flows := h.hold(t, 60)
-	ctx, cancel := context.WithCancel(t.Context())
-	var made atomic.Int64
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if err := h.handshake(context.WithoutCancel(ctx), h.Node(1+i%2), name, addr); err != nil {
-					t.Errorf("a connection failed during the reloads: %v", err)
-					return
-				}
-				made.Add(1)
-			}
-		})
-	}
-	for i := range 100 {
-		more := ownRules
-		if i%2 == 0 {
-			more += "  - id: own/extra\n    to: [\"https://extra.example.org:443\"]\n"
-		}
-		h.write(t, lab.GatewayFile, lab.GatewayConfig("lab", more))
-		if err := h.SignalGateway(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(30 * time.Millisecond)
-	}
-	h.write(t, lab.GatewayFile, lab.GatewayConfig("lab", ownRules)+"nonsense: true\n")
-	if err := h.SignalGateway(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the broken file is said", func() bool { return h.loads("nonsense") > 0 })
-	cancel()
-	wg.Wait()
-	if lost := pingAll(t, flows); lost > 0 {
-		t.Errorf("%d flows were lost in the reloads\n%s", lost, h.log())
-	}
-	if err := h.handshake(t.Context(), h.Node(1), name, addr); err != nil {
-		t.Errorf("after a broken file: %v", err)
-	}
-	t.Logf("%d connections were made meanwhile", made.Load())
-}
-
-// TestFloodFromOneNode: half-open hellos from one node, while the other goes on and the process stays small.
-func TestFloodFromOneNode(t *testing.T) {
-	h := open(t, examples+"example-public-gpu-monitor-policy.cli.json", ownRules, true)
-	const name = "mcr.microsoft.com"
-	addr := h.address(t, name)
-	if err := h.handshake(t.Context(), h.Node(2), name, addr); err != nil {
-		t.Fatal(err)
-	}
-	before := h.resident(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(64)
-	var open sync.Map
-	go func() {
-		for i := range 10_000 {
-			g.Go(func() error {
-				dial, stop := context.WithTimeout(ctx, 2*time.Second)
-				defer stop()
-				c, err := h.Node(1).Dial(dial, "tcp", netip.AddrPortFrom(addr, 443))
-				if err != nil {
-					return nil // refused: it has too many
-				}
-				open.Store(i, c)
-				_, _ = c.Write([]byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3})
-				return nil
-			})
-			if ctx.Err() != nil {
-				return
-			}
-		}
-	}()
-	for i := range 100 {
-		if err := h.handshake(t.Context(), h.Node(2), name, addr); err != nil {
-			t.Fatalf("connection %d of the other node: %v\n%s", i, err, h.log())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	const most = 200 << 20 // 10,000 times the 64 KiB that a hello may have would be three times as much
-	if grown := h.resident(t) - before; grown > most {
-		t.Errorf("the gateway grew by %d MB", grown>>20)
-	}
-	cancel()
-	_ = g.Wait()
-	open.Range(func(_, c any) bool { _ = c.(net.Conn).Close(); return true })
 }
 
 // resident is the gateway's memory in bytes.
