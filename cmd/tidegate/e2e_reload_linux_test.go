@@ -198,7 +198,7 @@ func TestReloadsOfEveryKindFailNothing(t *testing.T) {
 						return
 					}
 					pings.Add(1)
-					time.Sleep(20 * time.Millisecond)
+					time.Sleep(pace)
 				}
 			})
 		}
@@ -222,6 +222,9 @@ func TestReloadsOfEveryKindFailNothing(t *testing.T) {
 		t.Logf("%d answers on established connections, %d new ones", pings.Load(), opened.Load())
 	})
 }
+
+// pace leaves the machine some time for the reloads.
+const pace = 20 * time.Millisecond
 
 // extraRule is one of each kind in turn, on the services of other rules and on new ones.
 func extraRule(i int) string {
@@ -249,6 +252,7 @@ func (s *site) keepOpening(ctx context.Context, i int, v6 bool, n *atomic.Int64)
 		}
 		f.conn.Close()
 		n.Add(1)
+		time.Sleep(pace)
 	}
 }
 
@@ -260,6 +264,7 @@ func (s *site) keepFetching(ctx context.Context, v6 bool, n *atomic.Int64) {
 			return
 		}
 		n.Add(1)
+		time.Sleep(pace)
 	}
 }
 
