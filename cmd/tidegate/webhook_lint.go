@@ -167,10 +167,11 @@ func printFinding(w io.Writer, p paint, f *webhook.Finding) {
 // somebody sent cannot become a command of whoever copies the line.
 func shellQuote(s string) string {
 	s = clean(s)
-	plain := s != "" && strings.IndexFunc(s, func(r rune) bool {
-		return !(r == '-' || r == '.' || r == '/' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z')
-	}) < 0
-	if plain && s[0] != '-' {
+	special := func(r rune) bool {
+		word := r == '-' || r == '.' || r == '/' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+		return !word
+	}
+	if s != "" && s[0] != '-' && !strings.ContainsFunc(s, special) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

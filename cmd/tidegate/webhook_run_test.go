@@ -136,7 +136,7 @@ func TestWebhookServesAndReadsItsCertificateAgain(t *testing.T) {
 	dir := t.TempDir()
 	first := writeCertificate(t, dir, 1, time.Now().Add(time.Hour))
 	_, reviews, management := startWebhook(t, dir)
-	eventually(t, "ready", func() error { return get(management+"/readyz", "ok\n") })
+	untilNil(t, "ready", func() error { return get(management+"/readyz", "ok\n") })
 
 	ask := func(c *x509.Certificate) error {
 		r, err := apiServer(t, c).Post(reviews+"/mutate", "application/json", strings.NewReader(kubeSystemPod))
@@ -154,7 +154,7 @@ func TestWebhookServesAndReadsItsCertificateAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := writeCertificate(t, dir, 2, time.Now().Add(2*time.Hour))
-	eventually(t, "the second certificate", func() error { return ask(second) })
+	untilNil(t, "the second certificate", func() error { return ask(second) })
 	if err := ask(first); err == nil {
 		t.Error("the first certificate is still served")
 	}
@@ -165,7 +165,7 @@ func TestWebhookMetrics(t *testing.T) {
 	end := time.Now().Add(time.Hour)
 	c := writeCertificate(t, dir, 1, end)
 	s, reviews, management := startWebhook(t, dir)
-	eventually(t, "ready", func() error { return get(management+"/livez", "ok\n") })
+	untilNil(t, "ready", func() error { return get(management+"/livez", "ok\n") })
 	for _, body := range []string{kubeSystemPod, kubeSystemPod, "nonsense"} {
 		r, err := apiServer(t, c).Post(reviews+"/mutate", "application/json", strings.NewReader(body))
 		if err != nil {
@@ -199,7 +199,7 @@ func TestWebhookIsNotReadyWithAnExpiredCertificate(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificate(t, dir, 1, time.Now().Add(-time.Minute))
 	_, _, management := startWebhook(t, dir)
-	eventually(t, "not ready", func() error {
+	untilNil(t, "not ready", func() error {
 		r, err := http.Get(management + "/readyz")
 		if err != nil {
 			return err
@@ -225,9 +225,9 @@ func get(url, want string) error {
 	return nil
 }
 
-// eventually waits for what happens beside the test; long, since it only ends
+// untilNil waits for what happens beside the test; long, since it only ends
 // early.
-func eventually(t *testing.T, what string, try func() error) {
+func untilNil(t *testing.T, what string, try func() error) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
