@@ -27,7 +27,10 @@ var mayImport = map[string][]string{
 	"flowlog":       {},
 	"web":           {"flowlog"},
 	"config":        {"aks"},
+	"webhook":       {},
 	"lab":           {"internal/netns", "wire/wiretest"},
+
+	"deploy/webhook/chart": {},
 
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},

@@ -88,6 +88,7 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 		decideCommand(),
 		gatewayCommand(),
 		labCommand(),
+		webhookCommand(),
 		versionCommand(),
 	)
 	return root

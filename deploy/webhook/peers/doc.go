@@ -1,0 +1,4 @@
+// Package peers holds the webhook's chart against the programs that will read
+// it: Helm's engine, and the API server's evaluation of match conditions. It is
+// a module of its own, so that Tidegate needs neither.
+package peers
