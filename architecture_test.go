@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"httpproxy":     {"wire"},
 	"flowlog":       {},
 	"web":           {"flowlog"},
+	"why":           {},
 	"check":         {},
 	"config":        {"aks"},
 	"lab":           {"internal/netns", "wire/wiretest"},
