@@ -64,6 +64,12 @@ func probeDNS(ctx context.Context, h *Host, t Target) error {
 	return nil
 }
 
+// probeLookup only asks DNS for the name.
+func probeLookup(ctx context.Context, h *Host, t Target) error {
+	_, err := h.addresses(ctx, t)
+	return err
+}
+
 // probeUDP sends what is usual on the port and wants any answer.
 func probeUDP(ctx context.Context, h *Host, t Target) error {
 	addrs, err := h.addresses(ctx, t)

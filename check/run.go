@@ -24,6 +24,7 @@ var probes = map[Kind]Probe{
 	NTP:          probeNTP,
 	TCP:          probeTCP,
 	UDP:          probeUDP,
+	Lookup:       probeLookup,
 }
 
 // parallel is how many targets are tried at once: a cluster's rules are done in the time of the slowest, and it is

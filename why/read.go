@@ -3,6 +3,7 @@ package why
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -150,45 +151,75 @@ func (w Window) has(t time.Time) bool {
 	return (w.From.IsZero() || !t.Before(w.From)) && (w.To.IsZero() || !t.After(w.To))
 }
 
-// ReadDenials reads a flow log, JSON lines, and returns the denials within a window that about wants, those of one
-// destination and reason together. It also says how many flows the window holds, since a log without any proves
-// nothing. Lines that are no flow are an error that names the line.
-func ReadDenials(r io.Reader, w Window, about func(egress.Conn) bool) (denials []Denial, flows int, err error) {
+// A Search is a question to a flow log, and its answer once [ReadDenials] is through.
+type Search struct {
+	Window Window
+	About  func(egress.Conn) bool // what is looked for
+
+	Denials []Denial // those of one destination and reason together
+	Flows   int      // in the window, whatever they are about: a log without any proves nothing
+
+	at map[string]int // index into Denials
+}
+
+// ReadDenials reads a flow log, JSON lines, once, for any number of searches. A line that is no flow is an error that
+// names it.
+func ReadDenials(r io.Reader, searches []*Search) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
-	at := map[string]int{}
 	for n := 1; lines.Scan(); n++ {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
 		var f egress.Flow
-		if err := f.UnmarshalJSON(lines.Bytes()); err != nil {
-			return denials, flows, fmt.Errorf("line %d: not a flow: %w", n, err)
+		if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
+			return fmt.Errorf("line %d: not a flow: %w", n, err)
 		}
-		if !w.has(f.Time) || f.End {
+		if f.End { // it was told when it was decided
 			continue
 		}
-		flows++
-		if f.Verdict.Action != egress.Deny || !about(f.Conn) {
-			continue
-		}
-		d := Denial{Reason: f.Verdict.Reason, Name: f.Conn.Name, Count: 1, First: f.Time, Last: f.Time, To: f.Conn.Dst.String(), From: f.Conn.Src.Addr().String()}
-		if d.Name.IsZero() && len(f.Conn.Bound) > 0 {
-			d.Name = f.Conn.Bound[0]
-		}
-		key := d.Reason.String() + " " + d.Name.String()
-		if d.Name.IsZero() {
-			key += d.To
-		}
-		if i, seen := at[key]; seen {
-			denials[i].Count++
-			denials[i].First, denials[i].Last = earlier(denials[i].First, f.Time), later(denials[i].Last, f.Time)
-		} else if len(denials) < maxFindings {
-			at[key] = len(denials)
-			denials = append(denials, d)
+		for _, s := range searches {
+			s.look(f)
 		}
 	}
-	return denials, flows, lines.Err()
+	return lines.Err()
+}
+
+func (s *Search) look(f egress.Flow) {
+	if !s.Window.has(f.Time) {
+		return
+	}
+	s.Flows++
+	if f.Verdict.Action != egress.Deny || !s.About(f.Conn) {
+		return
+	}
+	d := Denial{Reason: f.Verdict.Reason, Name: f.Conn.Name, Count: 1, First: f.Time, Last: f.Time}
+	if f.Conn.Dst.Addr().IsValid() {
+		d.To = f.Conn.Dst.String()
+	}
+	if f.Conn.Src.Addr().IsValid() {
+		d.From = f.Conn.Src.Addr().String()
+	}
+	if d.Name.IsZero() && len(f.Conn.Bound) > 0 {
+		d.Name = f.Conn.Bound[0]
+	}
+	key := d.Reason.String() + " " + d.Name.String()
+	if d.Name.IsZero() {
+		key += d.To
+	}
+	i, seen := s.at[key]
+	switch {
+	case seen:
+		had := &s.Denials[i]
+		had.Count++
+		had.First, had.Last = earlier(had.First, f.Time), later(had.Last, f.Time)
+	case len(s.Denials) < maxFindings:
+		if s.at == nil {
+			s.at = map[string]int{}
+		}
+		s.at[key] = len(s.Denials)
+		s.Denials = append(s.Denials, d)
+	}
 }
 
 func earlier(a, b time.Time) time.Time {
