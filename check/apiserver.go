@@ -19,19 +19,19 @@ func probeAPIServer(ctx context.Context, h *Host, t Target) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	resp, body, err := get(c, t, "/healthz", nil)
+	defer func() { _ = c.Close() }()
+	a, err := get(c, t, "/healthz", nil)
 	if err != nil {
 		return err
 	}
-	healthy := resp.StatusCode == http.StatusOK && strings.TrimSpace(string(body)) == "ok"
+	healthy := a.code == http.StatusOK && strings.TrimSpace(string(a.body)) == "ok"
 	switch {
-	case healthy, isStatus(body):
+	case healthy, isStatus(a.body):
 		return unverified
-	case resp.StatusCode >= 500:
-		return fault(ServerError, "%s", status(resp))
+	case a.code >= 500:
+		return fault(ServerError, "the answer is %s", a.status)
 	}
-	return fault(NotAPIServer, "%s to /healthz, and nothing of Kubernetes in it", status(resp))
+	return fault(NotAPIServer, "the answer to /healthz is %s, and nothing of Kubernetes is in it", a.status)
 }
 
 // probeKonnectivity shakes hands as the tunnel's agent does. It shows no client certificate, which the server asks for

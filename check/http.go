@@ -65,13 +65,13 @@ func probeHTTPS(ctx context.Context, h *Host, t Target) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	path, _, _ := question(t.Name)
-	resp, body, err := get(c, t, path, nil)
+	a, err := get(c, t, path, nil)
 	if err != nil {
 		return err
 	}
-	return judge(t, resp, body)
+	return judge(t, a)
 }
 
 // probeHTTP asks in clear text, directly or through the proxy.
@@ -91,26 +91,35 @@ func probeHTTP(ctx context.Context, h *Host, t Target) error {
 	}
 	defer c.Close()
 	path, _, _ := question(t.Name)
-	resp, body, err := get(c, t, path, proxy)
+	a, err := get(c, t, path, proxy)
 	if err != nil {
 		return err
 	}
 	if proxy != nil {
-		switch resp.StatusCode {
+		switch a.code {
 		case http.StatusProxyAuthRequired:
-			return fault(ProxyAuthentication, "the proxy answers %s", clip(resp.Status))
+			return fault(ProxyAuthentication, "the proxy answers %s", a.status)
 		case http.StatusForbidden:
-			return fault(ProxyDenied, "the proxy answers %s", clip(resp.Status))
+			return fault(ProxyDenied, "the proxy answers %s", a.status)
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return fault(ProxyFailed, "the proxy answers %s", clip(resp.Status))
+			return fault(ProxyFailed, "the proxy answers %s", a.status)
 		}
 	}
-	return judge(t, resp, body)
+	return judge(t, a)
+}
+
+// An answer is what an HTTP server said.
+type answer struct {
+	code     int
+	status   string // for people
+	header   http.Header
+	location *url.URL // where a redirection leads; nil without one
+	body     []byte   // at most maxBody
 }
 
 // get sends one request over c and reads the answer's beginning. With a proxy the target is absolute (RFC 9112 section
 // 3.2.2).
-func get(c net.Conn, t Target, path string, proxy *url.URL) (*http.Response, []byte, error) {
+func get(c net.Conn, t Target, path string, proxy *url.URL) (answer, error) {
 	host := t.Name.String()
 	if t.Name.IsZero() {
 		host = t.Addr.String()
@@ -124,7 +133,7 @@ func get(c net.Conn, t Target, path string, proxy *url.URL) (*http.Response, []b
 	}
 	req, err := http.NewRequest(http.MethodGet, scheme+"://"+host+path, nil)
 	if err != nil {
-		return nil, nil, fault(Interrupted, "%s", err)
+		return answer{}, fault(Interrupted, "%s", err)
 	}
 	req.Close = true
 	req.Header.Set("User-Agent", "tidegate-check")
@@ -133,15 +142,17 @@ func get(c net.Conn, t Target, path string, proxy *url.URL) (*http.Response, []b
 		write = req.WriteProxy
 	}
 	if err := write(c); err != nil {
-		return nil, nil, requestFault(err)
+		return answer{}, requestFault(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReaderSize(c, maxBody), req)
 	if err != nil {
-		return nil, nil, requestFault(err)
+		return answer{}, requestFault(err)
 	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody)) // what is there of it is enough
-	return resp, body, nil
+	defer func() { _ = resp.Body.Close() }()
+	a := answer{code: resp.StatusCode, status: clip(resp.Status), header: resp.Header}
+	a.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxBody)) // what is there of it is enough
+	a.location, _ = resp.Location()                            // none is no error
+	return a, nil
 }
 
 func requestFault(err error) *Fault {
@@ -159,29 +170,27 @@ func requestFault(err error) *Fault {
 }
 
 // judge decides whether an answer comes from the service that was asked.
-func judge(t Target, resp *http.Response, body []byte) error {
+func judge(t Target, a answer) error {
 	_, also, strict := question(t.Name)
-	s := resp.StatusCode
-	if who := blockPage(resp, body); who != "" {
-		return fault(HTTPBlocked, "%s, a page of %s", status(resp), who)
+	s := a.code
+	if who := blockPage(t, a); who != "" {
+		return fault(HTTPBlocked, "the answer is %s, a page of %s", a.status, who)
 	}
-	if to, away := redirected(t, resp); away {
-		return fault(HTTPRedirected, "%s to %s", status(resp), clip(to))
+	if redirected(t, a) {
+		return fault(HTTPRedirected, "the answer is %s to %s", a.status, clip(a.location.String()))
 	}
 	switch {
 	case s >= 200 && s < 400, slices.Contains(also, s):
 		return nil
 	case s >= 500 && s != http.StatusNetworkAuthenticationRequired && t.Kind != HTTP:
-		return fault(ServerError, "%s", status(resp))
+		return fault(ServerError, "the answer is %s", a.status)
 	case strict, s >= 500, s == http.StatusProxyAuthRequired, s == http.StatusUnavailableForLegalReasons:
-		return fault(HTTPStatus, "%s", status(resp))
+		return fault(HTTPStatus, "the answer is %s", a.status)
 	case s == http.StatusForbidden && t.Kind == HTTP:
-		return fault(HTTPStatus, "%s, in clear text, so it may be anyone's", status(resp))
+		return fault(HTTPStatus, "the answer is %s, in clear text, so it may be anyone's", a.status)
 	}
 	return nil
 }
-
-func status(resp *http.Response) string { return "the answer is " + clip(resp.Status) }
 
 // marks give the block pages of firewalls away: a header or a word of the page, in lower case.
 var marks = []struct{ mark, who string }{
@@ -205,16 +214,18 @@ var marks = []struct{ mark, who string }{
 // azureFirewallDeny is the status of Azure Firewall's own answer to a denied HTTP request.
 const azureFirewallDeny = 470
 
-func blockPage(resp *http.Response, body []byte) string {
-	if resp.StatusCode == azureFirewallDeny {
+// blockPage returns whose page an answer is, or "". A page that says 200 is suspected in clear text only: within TLS a
+// genuine server may well write about firewalls.
+func blockPage(t Target, a answer) string {
+	switch {
+	case a.code == azureFirewallDeny:
 		return "Azure Firewall"
-	}
-	if resp.StatusCode < 400 && resp.StatusCode != http.StatusOK {
+	case a.code < 400 && (t.Kind != HTTP || a.code != http.StatusOK):
 		return ""
 	}
 	var head bytes.Buffer
-	_ = resp.Header.Write(&head) // to a buffer
-	text := strings.ToLower(head.String() + string(body))
+	_ = a.header.Write(&head) // to a buffer
+	text := strings.ToLower(head.String() + string(a.body))
 	for _, m := range marks {
 		if strings.Contains(text, m.mark) {
 			return m.who
@@ -225,16 +236,12 @@ func blockPage(resp *http.Response, body []byte) string {
 
 // redirected reports whether clear text sends the client to another site, as portals do. Within TLS the server is
 // genuine, and may.
-func redirected(t Target, resp *http.Response) (string, bool) {
-	if t.Kind != HTTP || resp.StatusCode < 300 || resp.StatusCode >= 400 {
-		return "", false
+func redirected(t Target, a answer) bool {
+	if t.Kind != HTTP || a.location == nil || a.code < 300 || a.code >= 400 {
+		return false
 	}
-	to, err := resp.Location()
-	if err != nil {
-		return "", false
-	}
-	name, err := egress.ParseName(to.Hostname())
-	return to.String(), err != nil || site(name) != site(t.Name)
+	name, err := egress.ParseName(a.location.Hostname())
+	return err != nil || site(name) != site(t.Name)
 }
 
 // site is the last two labels, which is coarse, and enough to tell a service from a portal.

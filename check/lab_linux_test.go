@@ -35,8 +35,7 @@ import (
 type azure struct {
 	*lab.Lab
 	t     *testing.T
-	other *lab.CA // an authority that nobody trusts
-	ca    *tls.Certificate
+	other *lab.CA                    // an authority that nobody trusts
 	names map[string]dns.HandlerFunc // how names in DNS are broken
 	nft   strings.Builder
 	port  int

@@ -102,6 +102,7 @@ func tunnel(c net.Conn, t Target) error {
 	if err != nil {
 		return fault(ProxyFailed, "the proxy's answer to CONNECT: %s", plain(err))
 	}
+	defer func() { _ = resp.Body.Close() }() // which does not close the connection
 	switch s := resp.StatusCode; {
 	case s == http.StatusOK && in.Buffered() == 0:
 		return nil

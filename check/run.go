@@ -60,7 +60,7 @@ func (o *Outcome) UnmarshalText(b []byte) error {
 
 // Result is how one target went.
 type Result struct {
-	Target
+	Target  Target
 	Outcome Outcome
 	Cause   Cause
 	Detail  string // what was seen; empty where there is nothing to say
@@ -140,11 +140,11 @@ type Report struct {
 // nothing that is wanted was reached, that something is not reached proves nothing.
 func NewReport(results []Result, skipped []Skipped) Report {
 	r := Report{Results: slices.Clone(results), Skipped: skipped, Outcome: Passed}
-	wanted := func(x Result) bool { return !x.Forbidden }
+	wanted := func(x Result) bool { return !x.Target.Forbidden }
 	reached := slices.ContainsFunc(r.Results, func(x Result) bool { return wanted(x) && x.Cause == Reached })
 	for i := range r.Results {
 		x := &r.Results[i]
-		if x.Forbidden && x.Outcome == Passed && !reached {
+		if x.Target.Forbidden && x.Outcome == Passed && !reached {
 			x.Outcome, x.Cause = Unproven, NothingReached
 		}
 	}
@@ -170,11 +170,13 @@ func (r *Report) Count(o Outcome) int {
 	return n
 }
 
-// Private returns the target for a name that must be reached inside the network.
-func Private(name egress.Name, port uint16, why string, apiServer bool) Target {
+// Private returns the targets for a name that must be reached inside the network.
+func Private(name egress.Name, port uint16, why string, apiServer bool) []Target {
 	t := Target{Kind: HTTPS, Name: name, Port: port, Why: why, Private: true}
-	if apiServer {
-		t.Kind = APIServer
+	if !apiServer {
+		return []Target{t}
 	}
-	return t
+	tunnel := t
+	t.Kind, tunnel.Kind = APIServer, Konnectivity
+	return []Target{t, tunnel}
 }

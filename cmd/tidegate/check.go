@@ -147,8 +147,7 @@ func (f *checkFlags) needs(stdin io.Reader, p *checkPlan, w *check.Wanted) error
 		if !ok {
 			continue
 		}
-		api := name == res.APIServer
-		p.Targets = append(p.Targets, check.Private(name, private.Port, private.Why, api))
+		p.Targets = append(p.Targets, check.Private(name, private.Port, private.Why, name == res.APIServer)...)
 	}
 	for _, e := range c.Proxy.Endpoints {
 		if p.Proxy == "" {

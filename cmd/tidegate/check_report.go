@@ -132,12 +132,12 @@ func (r *checkReport) passed(w io.Writer, p paint) {
 		if x.Outcome != check.Passed {
 			continue
 		}
-		remark := strings.Join(x.Rules, ", ")
+		remark := strings.Join(x.Target.Rules, ", ")
 		switch {
-		case x.Forbidden:
+		case x.Target.Forbidden:
 			remark = "blocked, " + x.Cause.String()
 		case remark == "":
-			remark = clean(x.Why)
+			remark = clean(x.Target.Why)
 		}
 		rows = append(rows, []string{x.Target.String(), strconv.FormatInt(x.Took.Milliseconds(), 10) + " ms", remark})
 	}
@@ -182,7 +182,8 @@ func (r *checkReport) document() checkDocument {
 	}
 	for _, x := range r.Results {
 		d.Results = append(d.Results, checkItem{
-			Target: x.Target.String(), Kind: x.Kind, Rules: x.Rules, Endpoint: x.Endpoint, Need: x.Need, Why: x.Why, Forbidden: x.Forbidden,
+			Target: x.Target.String(), Kind: x.Target.Kind, Rules: x.Target.Rules, Endpoint: x.Target.Endpoint,
+			Need: x.Target.Need, Why: x.Target.Why, Forbidden: x.Target.Forbidden,
 			Outcome: x.Outcome, Stage: x.Cause.Stage(), Cause: x.Cause, Detail: x.Detail, Likely: x.Cause.Likely(), Seconds: x.Took.Seconds(),
 		})
 	}

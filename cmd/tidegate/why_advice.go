@@ -17,7 +17,6 @@ func (i *whyItem) advise(asked bool) {
 		i.say("No firewall is in the way of this, so there is no rule to add.")
 		return
 	}
-	i.adviseOnFlows()
 	var missing []whyEndpoint
 	permitted := 0
 	for _, k := range i.Reaching {
@@ -30,6 +29,7 @@ func (i *whyItem) advise(asked bool) {
 			missing = append(missing, k)
 		}
 	}
+	i.adviseOnFlows(asked && len(missing) > 0)
 	switch {
 	case len(missing) > 0:
 		i.change(missing)
@@ -47,7 +47,8 @@ func (i *whyItem) say(format string, args ...any) {
 	i.Advice = append(i.Advice, fmt.Sprintf(format, args...))
 }
 
-func (i *whyItem) adviseOnFlows() {
+// adviseOnFlows says what the flow log proves; deniedNow is what the policy says today.
+func (i *whyItem) adviseOnFlows(deniedNow bool) {
 	switch {
 	case i.Flows == nil:
 	case len(i.Denials) > 0:
@@ -60,6 +61,8 @@ func (i *whyItem) adviseOnFlows() {
 		}
 	case *i.Flows == 0:
 		i.say("The flow log holds nothing of that time, so it proves nothing: the traffic does not pass the gateway, or the log is of another time.")
+	case deniedNow:
+		i.say("The flow log of that time holds no denial of it, and the policy as it is now denies it: the text and the log are of different times, or the traffic does not pass the gateway.")
 	default:
 		i.say("The gateway denied nothing of it in that time (%d other flows are in the log): look elsewhere, at routes, DNS, network policies and other firewalls.", *i.Flows)
 	}
