@@ -1,6 +1,7 @@
 package check
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -14,6 +15,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"os/exec"
@@ -492,6 +494,53 @@ func TestAllIsWell(t *testing.T) {
 	}
 	if report.Outcome != Passed || len(report.Results) < 25 {
 		t.Errorf("%s with %d results", report.Outcome, len(report.Results))
+	}
+}
+
+// TestThroughAProxy tries HTTPS and HTTP where the only way out is an HTTP proxy, which also resolves the names.
+func TestThroughAProxy(t *testing.T) {
+	a := openAzure(t, nil)
+	dial := func(_ context.Context, _, addr string) (c net.Conn, err error) {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		err = a.DoInternet(func() error {
+			c, err = net.Dial("tcp", net.JoinHostPort(a.Zone.Addrs(host)[0].String(), port))
+			return err
+		})
+		return c, err
+	}
+	through := &http.Transport{DialContext: dial}
+	t.Cleanup(through.CloseIdleConnections)
+	h := a.host
+	h.Servers = nil
+	proxied(func(c net.Conn) {
+		req, err := http.ReadRequest(bufio.NewReader(c))
+		if err != nil {
+			return
+		}
+		if req.Method != http.MethodConnect {
+			if resp, err := through.RoundTrip(req); err == nil {
+				_ = resp.Write(c)
+				_ = resp.Body.Close()
+			}
+			return
+		}
+		server, err := dial(t.Context(), "tcp", req.Host)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go func() { _, _ = io.Copy(server, c) }()
+		_, _ = io.Copy(c, server)
+	})(a, &h)
+	targets, _ := Targets(Wanted{Rules: []egress.Rule{{ID: "r", To: endpoints("https://mcr.microsoft.com:443 https://" + apiServer + ":443 http://security.ubuntu.com:80")}}, APIServer: egress.MustParseName(apiServer)})
+	for _, r := range h.Run(t.Context(), targets, nil) {
+		if r.Cause != Reached {
+			t.Errorf("%s: %s: %s", r.Target, r.Cause, r.Detail)
+		}
 	}
 }
 

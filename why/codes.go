@@ -84,27 +84,31 @@ var codeForms = []*regexp.Regexp{
 	regexp.MustCompile(`^\s*(?:exit\s+)?(\d{1,3})\s*$`),
 }
 
-// names are what the article's pages and the resource manager call some codes.
+// names are what the resource manager and the bootstrap's scripts call some codes, in lower case.
 var names = []struct {
 	word string
 	code int
 }{
-	{"OutboundConnFail", 50}, {"ERR_OUTBOUND_CONN_FAIL", 50},
-	{"K8SAPIServerConnFail", 51}, {"ERR_K8S_API_SERVER_CONN_FAIL", 51},
-	{"K8SAPIServerDNSLookupFail", 52}, {"ERR_K8S_API_SERVER_DNS_LOOKUP_FAIL", 52},
-	{"K8SAPIServerAzureDNSLookupFail", 53}, {"ERR_K8S_API_SERVER_AZURE_DNS_LOOKUP_FAIL", 53},
-	{"CniDownloadTimeout", 41}, {"ERR_CNI_DOWNLOAD_TIMEOUT", 41},
-	{"ERR_K8S_DOWNLOAD_TIMEOUT", 31}, {"ERR_APT_UPDATE_TIMEOUT", 99}, {"ERR_APT_INSTALL_TIMEOUT", 9},
-	{"ERR_CONTAINERD_DOWNLOAD_TIMEOUT", 70}, {"ERR_GPU_DRIVERS_INSTALL_TIMEOUT", 85}, {"ERR_ORAS_PULL_NETWORK_TIMEOUT", 211},
-	{"ERR_ORAS_PULL_UNAUTHORIZED", 212}, {"ERR_ORAS_IMDS_TIMEOUT", 210}, {"ERR_DNS_HEALTH_FAIL", 215},
+	{"outboundconnfail", 50}, {"err_outbound_conn_fail", 50},
+	{"k8sapiserverconnfail", 51}, {"err_k8s_api_server_conn_fail", 51},
+	{"k8sapiserverdnslookupfail", 52}, {"err_k8s_api_server_dns_lookup_fail", 52},
+	{"k8sapiserverazurednslookupfail", 53}, {"err_k8s_api_server_azure_dns_lookup_fail", 53},
+	{"cnidownloadtimeout", 41}, {"err_cni_download_timeout", 41},
+	{"err_k8s_download_timeout", 31}, {"err_apt_update_timeout", 99}, {"err_apt_install_timeout", 9},
+	{"err_containerd_download_timeout", 70}, {"err_gpu_drivers_install_timeout", 85}, {"err_oras_pull_network_timeout", 211},
+	{"err_oras_pull_unauthorized", 212}, {"err_oras_imds_timeout", 210}, {"err_dns_health_fail", 215},
 }
 
-// codeOf finds a bootstrap exit code in a line.
-func codeOf(line string) (Step, bool) {
+// codeOf finds a bootstrap exit code in a line, given in lower case too.
+func codeOf(line, lower string) (Step, bool) {
 	for _, n := range names {
-		if strings.Contains(strings.ToLower(line), strings.ToLower(n.word)) {
+		if strings.Contains(lower, n.word) {
 			return step(n.code), true
 		}
+	}
+	const bare = 16 // as much as a line with nothing but a number may have
+	if len(line) > bare && !strings.Contains(lower, "exit") && !strings.Contains(lower, "error code") {
+		return Step{}, false
 	}
 	for _, form := range codeForms {
 		for _, at := range form.FindAllStringSubmatchIndex(line, -1) {

@@ -76,24 +76,29 @@ func (f *Finding) again(o Finding) {
 	}
 }
 
+// unquote takes one level of JSON's quoting away, for JSON within JSON.
+var unquote = strings.NewReplacer(`\n`, " ", `\"`, `"`, `\\`, `\`)
+
 // read looks at one line. It is worth telling if it says what was being done, or how something that it names failed.
 func read(line string) (Finding, bool) {
-	line = strings.NewReplacer(`\n`, " ", `\"`, `"`, `\\`, `\`).Replace(line) // JSON within JSON
-	f := Finding{Text: strings.TrimSpace(line)}
+	if strings.IndexByte(line, '\\') >= 0 {
+		line = unquote.Replace(line)
+	}
+	lower := strings.ToLower(line)
+	step, known := stepOf(line, lower)
+	way, told := wayOf(lower)
+	if !known && !told {
+		return Finding{}, false
+	}
+	f := Finding{Text: strings.TrimSpace(line), Step: step, Way: way, Endpoints: endpointsOf(line), First: timeOf(line)}
+	f.Last = f.First
 	if len(f.Text) > maxText {
 		f.Text = strings.ToValidUTF8(f.Text[:maxText], "") + "…"
 	}
-	step, known := stepOf(line)
-	way, told := wayOf(line)
-	f.Step, f.Way, f.Endpoints = step, way, endpointsOf(line)
-	if !known && (!told || len(f.Endpoints) == 0) {
-		return f, false
+	if !known {
+		return f, len(f.Endpoints) > 0
 	}
-	if known {
-		f.Endpoints = fit(f.Endpoints, step)
-	}
-	f.First = timeOf(line)
-	f.Last = f.First
+	f.Endpoints = fit(f.Endpoints, step)
 	if len(f.Endpoints) > 0 {
 		return f, true
 	}

@@ -13,10 +13,12 @@ import (
 	"tidegate.io/tidegate/egress"
 )
 
+const exampleCluster = "../../aks/testdata/clusters/example-public-gpu-monitor-policy.cli.json"
+
 // TestManifestHoldsThePlan reads the manifest as Kubernetes does, and the plan in it as the Job does.
 func TestManifestHoldsThePlan(t *testing.T) {
 	var out, errors bytes.Buffer
-	args := []string{"check", "manifest", "--cluster", examples + "example-public-gpu-monitor-policy.cli.json", "--image", "registry.example/tidegate:1.0"}
+	args := []string{"check", "manifest", "--cluster", exampleCluster, "--image", "registry.example/tidegate:1.0"}
 	if code := run(args, strings.NewReader(""), &out, &errors); code != exitYes {
 		t.Fatalf("exit %d: %s", code, errors.String())
 	}
@@ -44,7 +46,7 @@ func TestManifestHoldsThePlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := checkFlags{facts: factFlags{cluster: examples + "example-public-gpu-monitor-policy.cli.json", monitorVia: "fqdn"}}
+	f := checkFlags{facts: factFlags{cluster: exampleCluster, monitorVia: "fqdn"}}
 	want, err := f.targets(nil, nil)
 	if err != nil {
 		t.Fatal(err)
