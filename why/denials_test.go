@@ -77,3 +77,46 @@ func TestReadDenials(t *testing.T) {
 		t.Errorf("a line that is no flow: %v", err)
 	}
 }
+
+// TestAzureFirewallsLog: the forms in which it can be had, each with one denial of the registry and other lines.
+func TestAzureFirewallsLog(t *testing.T) {
+	for what, line := range map[string]string{
+		"the resource log":          `{"category":"AZFWApplicationRule","time":"2026-11-25T12:00:00.5Z","properties":{"Protocol":"HTTPS","SourceIp":"10.224.0.4","SourcePort":43210,"DestinationPort":443,"Fqdn":"mcr.microsoft.com","TargetUrl":"","Action":"Deny","Rule":"","ActionReason":"Default Action"}}`,
+		"a row of Log Analytics":    `{"Type":"AZFWApplicationRule","TimeGenerated":"2026-11-25T12:00:00Z","Protocol":"HTTPS","SourceIp":"10.224.0.4","DestinationPort":"443","Fqdn":"mcr.microsoft.com","Action":"Deny"}`,
+		"a sentence":                `{"category":"AzureFirewallApplicationRule","time":"2026-11-25T12:00:00Z","properties":{"msg":"HTTPS request from 10.224.0.4:43210 to mcr.microsoft.com:443. Action: Deny. No rule matched. Proceeding with default action"}}`,
+		"a sentence of diagnostics": `{"Category":"AzureFirewallApplicationRule","TimeGenerated":"2026-11-25T12:00:00Z","msg_s":"HTTPS request from 10.224.0.4:43210 to mcr.microsoft.com:443. Action: Deny. No rule matched."}`,
+	} {
+		log := line + "\n" + strings.Replace(line, "Deny", "Allow", 1) + "\n" + `{"category":"AZFWDnsQuery","time":"2026-11-25T12:00:00Z","properties":{"QueryName":"mcr.microsoft.com."}}` + "\n"
+		found, err := Read(strings.NewReader("50"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := Search{Window: Window{noon.Add(-time.Minute), noon.Add(time.Minute)}, About: found[0].About}
+		if err := ReadDenials(strings.NewReader(log), []*Search{&s}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if len(s.Denials) != 1 || s.Flows != 2 || s.Denials[0].By != azureFirewall || s.Denials[0].From != "10.224.0.4" || s.Denials[0].Count != 1 {
+			t.Errorf("%s: %+v of %d", what, s.Denials, s.Flows)
+		}
+	}
+}
+
+func FuzzReadFlow(f *testing.F) {
+	f.Add([]byte(`{"category":"AZFWApplicationRule","time":"2026-11-25T12:00:00.5Z","properties":{"Protocol":"HTTPS","SourceIp":"10.224.0.4","DestinationPort":443,"Fqdn":"mcr.microsoft.com","Action":"Deny"}}`))
+	f.Add([]byte(`{"Category":"AzureFirewallNetworkRule","msg_s":"TCP request from 10.224.0.4:43210 to 20.1.2.3:9000. Action: Deny. "}`))
+	f.Add([]byte(`{"time":"2026-11-25T12:00:00Z","event":"decided","action":"deny","reason":"no-rule","proto":"tcp","src":"10.224.0.4:40000","dst":"20.9.9.9:443"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		flow, by, decided, err := readFlow(line)
+		if err != nil || !decided || by == "" {
+			return
+		}
+		text, err := json.Marshal(flow)
+		if err != nil {
+			return // a year past 9999 has no text
+		}
+		var again egress.Flow
+		if err := json.Unmarshal(text, &again); err != nil || again.Conn.Name != flow.Conn.Name || again.Verdict.Action != flow.Verdict.Action {
+			t.Errorf("%s: became %s: %v", line, text, err)
+		}
+	})
+}

@@ -140,6 +140,7 @@ func timeOf(line string) time.Time {
 
 // A Denial is what a flow log holds against a finding: denials of one destination for one reason.
 type Denial struct {
+	By     string        `json:"by,omitempty"` // whose log says so; empty for the gateway's
 	Reason egress.Reason `json:"reason"`
 	Name   egress.Name   `json:"name,omitzero"`
 	To     string        `json:"to,omitempty"` // the last destination's address and port
@@ -167,8 +168,8 @@ type Search struct {
 	at map[string]int // index into Denials
 }
 
-// ReadDenials reads a flow log, JSON lines, once, for any number of searches. A line that is no flow is an error that
-// names it.
+// ReadDenials reads the gateway's flow log or Azure Firewall's, JSON lines, once, for any number of searches. A line that is
+// neither is an error that names it.
 func ReadDenials(r io.Reader, searches []*Search) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
@@ -176,21 +177,30 @@ func ReadDenials(r io.Reader, searches []*Search) error {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		var f egress.Flow
-		if err := json.Unmarshal(lines.Bytes(), &f); err != nil {
+		f, by, decided, err := readFlow(lines.Bytes())
+		if err != nil {
 			return fmt.Errorf("line %d: not a flow: %w", n, err)
 		}
-		if f.End { // it was told when it was decided
-			continue
-		}
 		for _, s := range searches {
-			s.look(f)
+			if decided {
+				s.look(f, by)
+			}
 		}
 	}
 	return lines.Err()
 }
 
-func (s *Search) look(f egress.Flow) {
+// readFlow reads a line, and says whose it is and whether it is about a decision.
+func readFlow(line []byte) (f egress.Flow, by string, decided bool, err error) {
+	if isAzure(line) {
+		f, decided, err = readAzure(line)
+		return f, azureFirewall, decided, err
+	}
+	err = json.Unmarshal(line, &f)
+	return f, "", !f.End, err // its end tells nothing that its beginning did not
+}
+
+func (s *Search) look(f egress.Flow, by string) {
 	if !s.Window.has(f.Time) {
 		return
 	}
@@ -198,7 +208,7 @@ func (s *Search) look(f egress.Flow) {
 	if f.Verdict.Action != egress.Deny || !s.About(f.Conn) {
 		return
 	}
-	d := Denial{Reason: f.Verdict.Reason, Name: f.Conn.Name, Count: 1, First: f.Time, Last: f.Time}
+	d := Denial{By: by, Reason: f.Verdict.Reason, Name: f.Conn.Name, Count: 1, First: f.Time, Last: f.Time}
 	if f.Conn.Dst.Addr().IsValid() {
 		d.To = f.Conn.Dst.String()
 	}
@@ -208,7 +218,7 @@ func (s *Search) look(f egress.Flow) {
 	if d.Name.IsZero() && len(f.Conn.Bound) > 0 {
 		d.Name = f.Conn.Bound[0]
 	}
-	key := d.Reason.String() + " " + d.Name.String()
+	key := by + d.Reason.String() + " " + d.Name.String()
 	if d.Name.IsZero() {
 		key += d.To
 	}

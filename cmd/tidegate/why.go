@@ -34,7 +34,7 @@ func whyCommand() *cobra.Command {
 		Long: `Reads the exit code of a node's bootstrap, the error of a VM extension, an event, a
 pod's error, lines of a log, or a file with any of these (- is stdin), and says what
 was being reached, how it failed, and which rule covers it. With the gateway's flow
-log it says whether the gateway denied it in that time, and with the gateway's file
+log, or Azure Firewall's, it says whether it was denied in that time, and with the gateway's file
 whether its policy permits it, and what to write into it if not.
 
 Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly.`,
@@ -70,7 +70,7 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&f.flows, "flows", "", "the gateway's flow log, a `FILE` of JSON lines")
+	cmd.Flags().StringVar(&f.flows, "flows", "", "the gateway's flow log or Azure Firewall's log, a `FILE` of JSON lines")
 	cmd.Flags().StringVar(&f.config, "config", "", "the gateway's `FILE`, to be asked whether its policy permits what was being reached")
 	cmd.Flags().StringVar(&f.since, "since", "", "look at flows from this time on, as in 2026-11-25T17:40:00Z (default: the text's first time, less --margin)")
 	cmd.Flags().StringVar(&f.until, "until", "", "look at flows up to this time (default: the text's last time, and --margin)")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -56,7 +57,7 @@ func (i *whyItem) adviseOnFlows(deniedNow bool) {
 		for _, d := range i.Denials {
 			if !slices.Contains(told, d.Reason) {
 				told = append(told, d.Reason)
-				i.say("The gateway denied it: %s", d.Reason.Advice())
+				i.say("%s denied it: %s", cmp.Or(d.By, "The gateway"), d.Reason.Advice())
 			}
 		}
 	case *i.Flows == 0:
@@ -64,7 +65,7 @@ func (i *whyItem) adviseOnFlows(deniedNow bool) {
 	case deniedNow:
 		i.say("The flow log of that time holds no denial of it, and the policy as it is now denies it: the text and the log are of different times, or the traffic does not pass the gateway.")
 	default:
-		i.say("The gateway denied nothing of it in that time (%d other flows are in the log): look elsewhere, at routes, DNS, network policies and other firewalls.", *i.Flows)
+		i.say("The log holds no denial of it in that time, and %d other flows: it was not this firewall. Look at routes, DNS, network policies and other firewalls.", *i.Flows)
 	}
 }
 
@@ -84,6 +85,10 @@ func (i *whyItem) denied(e egress.Endpoint) bool {
 // change says what to write into the gateway's file: what a cluster needs comes from its JSON or its features, and only
 // what no cluster needs is a rule of one's own.
 func (i *whyItem) change(missing []whyEndpoint) {
+	if slices.ContainsFunc(i.Denials, func(d why.Denial) bool { return d.By != "" }) {
+		i.changeElsewhere(missing)
+		return
+	}
 	var own []whyEndpoint
 	var features []string
 	for _, k := range missing {
@@ -114,6 +119,17 @@ func (i *whyItem) change(missing []whyEndpoint) {
 		fmt.Fprintf(&b, "  - id: own/%s\n    to: [%q]\n    why: needed by …\n", strings.Trim(strings.NewReplacer("*", "any", ":", "-", "/", "-").Replace(k.Endpoint.Host.String()), "-."), k.Endpoint)
 	}
 	i.Change = b.String()
+}
+
+// changeElsewhere says what to add to a firewall that is not the gateway.
+func (i *whyItem) changeElsewhere(missing []whyEndpoint) {
+	for _, k := range missing {
+		if len(k.Rules) > 0 {
+			i.say("Add %s to the firewall: it is rule %s. tidegate export writes all that the cluster needs in the firewall's format.", k.Endpoint, k.Rules[0])
+		} else {
+			i.say("No cluster needs %s by itself; if the workload is to reach it, add it to the firewall.", k.Endpoint)
+		}
+	}
 }
 
 func printWhy(w io.Writer, p paint, items []whyItem) {
