@@ -24,7 +24,7 @@ var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)valid for .*, not (?P<host>[a-z0-9.-]+\.[a-z]+)`),
 }
 
-// imageForm finds the registry of an image; a message that also tells where it was asked for is better.
+// imageForm finds the registry of an image; a message that also names where it was asked for is better.
 var imageForm = regexp.MustCompile(`(?i)(?:image|reference|pulling|pull) \\?"?(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+)(?::(?P<port>\d{1,5}))?/`)
 
 // maxEndpoints bounds what one line is taken to name.
@@ -33,11 +33,14 @@ const maxEndpoints = 8
 // endpointsOf finds the destinations that a line names; a port that is not told is 443.
 func endpointsOf(line string) []egress.Endpoint {
 	found := matches(line, forms)
-	if len(found) == 0 {
-		found = matches(strings.ReplaceAll(line, "docker.io/", "registry-1.docker.io/"), []*regexp.Regexp{imageForm})
+	if !slices.ContainsFunc(found, named) {
+		found = append(matches(strings.ReplaceAll(line, "docker.io/", "registry-1.docker.io/"), []*regexp.Regexp{imageForm}), found...)
 	}
-	return found
+	return found[:min(len(found), maxEndpoints)]
 }
+
+// named reports whether an endpoint is told by name.
+func named(e egress.Endpoint) bool { _, ok := e.Host.(egress.Pattern); return ok }
 
 func matches(line string, forms []*regexp.Regexp) []egress.Endpoint {
 	var found []egress.Endpoint

@@ -85,8 +85,8 @@ func read(line string) (Finding, bool) {
 		line = unquote.Replace(line)
 	}
 	lower := strings.ToLower(line)
-	step, known := stepOf(line, lower)
 	way, told := wayOf(lower)
+	step, known := stepOf(line, lower, told)
 	if !known && !told {
 		return Finding{}, false
 	}
@@ -117,7 +117,6 @@ func fit(es []egress.Endpoint, s Step) []egress.Endpoint {
 	if s.Inside || s.ID == "api-by-address" || s.ID == "tunnel" {
 		return nil
 	}
-	named := func(e egress.Endpoint) bool { _, ok := e.Host.(egress.Pattern); return ok }
 	if slices.ContainsFunc(es, named) {
 		return slices.DeleteFunc(es, func(e egress.Endpoint) bool { return !named(e) })
 	}

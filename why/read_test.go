@@ -30,7 +30,7 @@ var texts = []struct {
 	{`CniDownloadTimeoutVMExtensionError; Message="Agents are unable to download the CNI"`, "exit-41", "", "https://packages.aks.azure.com:443"},
 	{`ERR_K8S_API_SERVER_CONN_FAIL`, "exit-51", "", "apiserver"},
 	{`Total timeout 300 reached, nslookup -timeout=5 -retry=0 aks-prod-1a2b3c4d.hcp.westeurope.azmk8s.io failed`,
-		"api-server", "", "https://aks-prod-1a2b3c4d.hcp.westeurope.azmk8s.io:443"},
+		"api-server", "dns-silent", "https://aks-prod-1a2b3c4d.hcp.westeurope.azmk8s.io:443"},
 	{`Executed "curl -v --insecure --proxy-insecure https://mcr.microsoft.com/v2/" 20 times; giving up (last exit status: 28).`, "preflight", "timeout", "https://mcr.microsoft.com:443"},
 	{`curl: (28) Failed to connect to mcr.microsoft.com port 443 after 130512 ms: Connection timed out`, "", "timeout", "https://mcr.microsoft.com:443"},
 	{`curl: (6) Could not resolve host: packages.aks.azure.com`, "", "no-such-name", "https://packages.aks.azure.com:443"},
@@ -50,6 +50,7 @@ var texts = []struct {
 	{`Back-off pulling image "ghcr.io/acme/shop:2.1"`, "image-pull", "", "https://ghcr.io:443"},
 	{`Failed to pull image "acme.azurecr.io/shop:2": unexpected status code 403 Forbidden`, "image-pull", "forbidden", "https://acme.azurecr.io:443"},
 	{`Back-off pulling image "docker.io/library/redis:7"`, "image-pull", "", "https://registry-1.docker.io:443"},
+	{`"message": "Failed to pull image \"ghcr.io/acme/shop:2.1\": rpc error: dial tcp 140.82.1.1:443: i/o timeout",`, "image-pull", "timeout", "https://ghcr.io:443"},
 	{`Error: ErrImagePull`, "image-pull", "", "https://mcr.microsoft.com:443 https://eastus.data.mcr.microsoft.com:443"},
 	{`Error from server: Get "https://10.224.0.4:10250/containerLogs/default/shop/shop": dial tcp 10.224.0.4:10250: i/o timeout`, "tunnel", "timeout", "apiserver"},
 	{`error: error dialing backend: EOF`, "tunnel", "eof", "apiserver"},
@@ -135,6 +136,9 @@ func TestOrdinaryLines(t *testing.T) {
 	for _, line := range []string{
 		"", "hello", "I1125 17:41:36.123456 1 main.go:50] starting", "200", "7", "GET https://mcr.microsoft.com/v2/ 200 OK", "exit code 0", "retry in 50 s",
 		"listening on 0.0.0.0:443", "exit status 1",
+		"konnectivity-agent started", "PUT https://management.azure.com/subscriptions/0 200 in 470 ms", "Pulling image \"mcr.microsoft.com/oss/kubernetes/pause:3.6\"",
+		"Successfully pulled image \"mcr.microsoft.com/oss/kubernetes/pause:3.6\" in 407 ms", "* ALPN: curl offers h2,http/1.1", "Get:1 http://azure.archive.ubuntu.com/ubuntu jammy InRelease",
+		"using DNS server 168.63.129.16", "Node aks-np1-123-vmss000000 status is now: NodeReady", "chronyd[812]: Selected source PHC0", "nvidia-device-plugin: registered",
 	} {
 		if found, err := Read(strings.NewReader(line)); err != nil || len(found) > 0 {
 			t.Errorf("%q: %+v %v", line, found, err)
