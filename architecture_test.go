@@ -26,6 +26,8 @@ var mayImport = map[string][]string{
 	"httpproxy":     {"wire"},
 	"flowlog":       {},
 	"web":           {"flowlog"},
+	"why":           {},
+	"check":         {},
 	"config":        {"aks"},
 	"webhook":       {},
 	"lab":           {"internal/netns", "wire/wiretest"},
