@@ -1,0 +1,105 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxPolicy bounds a policy's file: the largest Azure Firewall policy has 10 MB,
+// and a Terraform state holds other things too.
+const maxPolicy = 64 << 20
+
+// maxGrants bounds what a file's rules unfold to (destinations times ports), so
+// that a small file cannot take all memory.
+const maxGrants = 1 << 20
+
+// Format is the product whose policy was read.
+type Format string
+
+// The formats.
+const (
+	AzureFirewall Format = "azure-firewall"
+	Terraform     Format = "terraform" // Azure's resources, as Terraform shows them
+	NSG           Format = "nsg"
+	Cilium        Format = "cilium"
+	Squid         Format = "squid"
+	List          Format = "list"
+)
+
+// Policy is what an existing firewall permits. It does not change once read.
+type Policy struct {
+	Format Format
+	Unread []string // what was not understood, and so covers nothing
+
+	grants   []grant
+	dnsProxy *bool // whether the firewall answers its clients' DNS; nil: not in the file
+	bumped   []bump
+}
+
+// bump is a set of names whose TLS is terminated, whatever permits them.
+type bump struct {
+	at    string
+	names names
+}
+
+// ReadPolicy reads a policy in any of the formats, which it tells apart by what
+// is in the file; name is only for errors. It fails rather than read half a file.
+func ReadPolicy(name string, r io.Reader) (*Policy, error) {
+	p, err := readPolicy(r)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	inOrder(p.grants)
+	return p, nil
+}
+
+func readPolicy(r io.Reader) (*Policy, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxPolicy+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxPolicy {
+		return nil, fmt.Errorf("longer than %d MiB", maxPolicy>>20)
+	}
+	b = bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
+	p := &Policy{}
+	switch {
+	case len(b) == 0:
+		return nil, errors.New("empty input")
+	case b[0] == '{' || b[0] == '[':
+		err = p.readJSON(b)
+	case bytes.Contains(b, []byte("cilium.io/")):
+		err = p.readCilium(b)
+	case looksLikeSquid(b):
+		err = p.readSquid(b)
+	default:
+		err = p.readList(b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(p.grants) == 0 && len(p.Unread) == 0 && p.Format != NSG {
+		return nil, errors.New("no rule in it; want an Azure Firewall policy's rule collection groups, terraform show -json, a network security group, Cilium policies, squid.conf, or a list")
+	}
+	return p, nil
+}
+
+// maxUnread bounds the remarks on what was not understood.
+const maxUnread = 1000
+
+func (p *Policy) unread(at, format string, args ...any) {
+	if len(p.Unread) < maxUnread {
+		p.Unread = append(p.Unread, strings.TrimPrefix(at+": ", ": ")+fmt.Sprintf(format, args...))
+	}
+}
+
+func (p *Policy) add(g grant) error {
+	if len(p.grants) == maxGrants {
+		return fmt.Errorf("more than %d destinations", maxGrants)
+	}
+	p.grants = append(p.grants, g)
+	return nil
+}
