@@ -42,7 +42,7 @@ func (j *judge) breadth() {
 		switch {
 		case rank > 0:
 			said[key] = true
-		case serves[key]:
+		case serves[key] || isRetired(g.to.names):
 			continue
 		default:
 			said[key] = true
@@ -110,7 +110,7 @@ func (j *judge) rank(i int) (int, string) {
 	case t.names.none() || t.names.exact():
 		return j.rankPorts(i)
 	case t.names.lead == anyBytes:
-		return 650, fmt.Sprintf("The * is not followed by a dot, so look-alikes such as %s are open, which anybody can register.", "evil"+t.names.rest)
+		return rankLookAlikes(t.names.rest)
 	case !strings.Contains(t.names.rest, "."):
 		return 640, "It opens a whole top-level domain, in which anybody can register names."
 	}
@@ -125,12 +125,22 @@ func (j *judge) rank(i int) (int, string) {
 	return 0, ""
 }
 
+// rankLookAlikes: whoever can make names beside the one that was meant gets what
+// leaves the cluster.
+func rankLookAlikes(rest string) (int, string) {
+	_, parent, _ := strings.Cut(rest, ".")
+	if !strings.Contains(parent, ".") || slices.Contains(multiTenant, parent) {
+		return 650, fmt.Sprintf("The * is not followed by a dot, so look-alikes such as evil%s are open, which anybody can register.", rest)
+	}
+	return 350, fmt.Sprintf("The * is not followed by a dot, so names such as other%s are open too.", rest)
+}
+
 func (j *judge) rankTag(g *grant) (int, string) {
 	prefixes := j.needs.prefixes(g.to.tag)
 	if len(prefixes) == 0 {
 		return 800, "It opens the addresses of a service tag, other customers' among them; --service-tags counts them."
 	}
-	return 800, fmt.Sprintf("It opens %s addresses (%d prefixes), other customers' among them, for %s.", addresses(prefixes), len(prefixes), g.service())
+	return 800, fmt.Sprintf("It opens %s addresses in %d prefixes, other customers' among them, for %s.", addresses(prefixes), len(prefixes), g.service())
 }
 
 // rankPorts: the host is right, and the ports are too many.
@@ -147,7 +157,8 @@ func (j *judge) narrower(g *grant) string {
 	var out []string
 	for i := range j.needs.Rules {
 		for _, e := range j.needs.Rules[i].To {
-			if s := e.String(); g.touches(e, j.needs) && !slices.Contains(out, s) {
+			same := func(h grant) bool { return h.at == g.at && h.text == g.text && h.touches(e, j.needs) }
+			if s := e.String(); slices.ContainsFunc(j.grants, same) && !slices.Contains(out, s) {
 				out = append(out, s)
 			}
 		}

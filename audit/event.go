@@ -87,15 +87,15 @@ func portOf(b []byte) uint16 {
 // protocol.
 func (e *event) read(line []byte) (ok bool) {
 	*e = event{}
-	if eachField(line, e.set) != nil {
+	if eachField(line, "properties", e.set) != nil {
 		return false
 	}
 	if e.records != nil {
 		return true
 	}
 	if inner := e.properties; len(inner) > 0 {
-		// An object, or a string that holds one, as some exports have it.
-		if eachField(inner, e.set) != nil {
+		// A string that holds an object, as some exports have it.
+		if eachField(inner, "", e.set) != nil {
 			return false
 		}
 	}
@@ -291,6 +291,9 @@ func endpointText(proto egress.Proto, host string, port uint16) string {
 	}
 	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
 		host = "[" + host + "]"
+	}
+	if port == 0 {
+		return proto.String() + "://" + host // the log does not say
 	}
 	return proto.String() + "://" + host + ":" + strconv.Itoa(int(port))
 }

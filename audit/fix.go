@@ -175,5 +175,5 @@ func fixSquid(r *egress.Rule, e egress.Endpoint) string {
 	if e.Proto == egress.HTTPS {
 		method = " CONNECT"
 	}
-	return fmt.Sprintf("acl %s dstdomain %s\nacl %s_port port %s\nhttp_access allow%s %s %s_port", acl, text, acl, e.Ports, method, acl, acl)
+	return fmt.Sprintf("acl %s dstdomain %s\nacl %s_port port %s\nhttp_access allow%s %s %s_port # before: http_access deny all", acl, text, acl, e.Ports, method, acl, acl)
 }

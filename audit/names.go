@@ -59,29 +59,35 @@ func (n names) has(name string) bool {
 	return name == "" && n.rest != ""
 }
 
-// label matches one label, of which every star takes a run of bytes.
+// label matches one label, of which every star takes a run of bytes. What
+// stands between two stars is looked for as far to the left as it goes, so that
+// a pattern of many stars costs no more than its length times the label's.
 func (n names) label(pattern, label string) bool {
-	before, after, star := strings.Cut(pattern, "*")
+	part, pattern, star := strings.Cut(pattern, "*")
 	if !star {
-		return pattern == label
+		return part == label
 	}
-	if !strings.HasPrefix(label, before) {
+	if !strings.HasPrefix(label, part) {
 		return false
 	}
-	label = label[len(before):]
+	label = label[len(part):]
 	least := 1
 	if n.zero {
 		least = 0
 	}
-	if !strings.Contains(after, "*") {
-		return len(label) >= len(after)+least && strings.HasSuffix(label, after)
-	}
-	for ; least <= len(label); least++ {
-		if n.label(after, label[least:]) {
-			return true
+	for {
+		if len(label) < least {
+			return false
 		}
+		if part, pattern, star = strings.Cut(pattern, "*"); !star {
+			return strings.HasSuffix(label[least:], part)
+		}
+		i := strings.Index(label[least:], part)
+		if i < 0 {
+			return false
+		}
+		label = label[least+i+len(part):]
 	}
-	return false
 }
 
 // fresh stands for a byte that no set spells out: only a wildcard takes it.

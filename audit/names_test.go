@@ -31,6 +31,9 @@ func TestDialects(t *testing.T) {
 		{"cilium", "a*b*c.example", "a1b2c.example", "yes"},
 		{"cilium", "a*b*c.example", "abc.example", "yes"},
 		{"cilium", "a*b*c.example", "ac.example", "no"},
+		{"cilium", "a*b*b.example", "abxb.example", "yes"},
+		{"cilium", "a*b*b.example", "ab.example", "no"},
+		{"cilium", strings.Repeat("a*", 30) + "b.example", strings.Repeat("a", 62) + ".example", "no"}, // in no time
 		{"cilium", "*", "x.y.example", "yes"},
 		{"squid", ".a.example", "a.example", "yes"},
 		{"squid", ".a.example", "x.y.a.example", "yes"},

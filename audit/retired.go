@@ -37,6 +37,15 @@ func indexRetired(e egress.Endpoint) int {
 	return -1
 }
 
+func isRetired(n names) bool {
+	for _, r := range retired {
+		if r.names.holds(n) {
+			return true
+		}
+	}
+	return false
+}
+
 // retired finds rules for them. What the catalogue still lists is worth a
 // remark, not a change.
 func (j *judge) retired() {

@@ -196,7 +196,7 @@ func printGroup(w io.Writer, p paint, g *audit.Group) {
 	if g.Class == audit.Broken {
 		to = p.red(to)
 	}
-	fmt.Fprintf(w, "  %s  %s\n", to, g.Need)
+	fmt.Fprintf(w, "  %s\n", strings.TrimSpace(to+"  "+g.Need))
 	words := []string{count(int(g.Count), "time")}
 	if !g.First.IsZero() {
 		words = append(words, g.First.Format("2006-01-02 15:04:05"))
@@ -242,7 +242,7 @@ func printChanges(w io.Writer, p paint, log *audit.Log) {
 		if g.Allowed {
 			change = p.red("allowed now, denied then")
 		}
-		fmt.Fprintf(w, "%s  %s  %s\n", change, clean(g.To), g.Need)
+		fmt.Fprintf(w, "%s  %s\n", change, strings.TrimSpace(clean(g.To)+"  "+g.Need))
 		fmt.Fprintf(w, "      %s\n", p.dim(strings.Join([]string{count(int(g.Count), "time"), sources(&g)}, " · ")))
 	}
 	if n == 0 {
