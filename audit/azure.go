@@ -103,37 +103,43 @@ func (p *Policy) readJSON(b []byte) error {
 		FormatVersion string `json:"format_version"`
 	}
 	var all []azureResource
-	switch {
-	case b[0] == '[':
-		if err := json.Unmarshal(b, &all); err != nil {
+	read := func(v any) error {
+		if err := json.Unmarshal(b, v); err != nil {
 			return fmt.Errorf("JSON: %w", err)
 		}
-	default:
-		if err := json.Unmarshal(b, &head); err != nil {
-			return fmt.Errorf("JSON: %w", err)
-		}
-		switch {
-		case head.FormatVersion != "":
-			return p.readTerraform(b)
-		case len(head.Items) > 0 && (head.Kind == "EndpointList" || head.Kind == "Rules"):
-			return p.readItems(head.Items)
-		case head.Kind != "":
-			return p.readCilium(b) // Kubernetes' JSON
-		}
-		if head.Value != nil {
-			var page struct{ Value []azureResource }
-			if err := json.Unmarshal(b, &page); err != nil {
-				return fmt.Errorf("JSON: %w", err)
-			}
-			all = page.Value
-			break
-		}
-		var one azureResource
-		if err := json.Unmarshal(b, &one); err != nil {
-			return fmt.Errorf("JSON: %w", err)
-		}
-		all = []azureResource{one}
+		return nil
 	}
+	if b[0] == '[' {
+		if err := read(&all); err != nil {
+			return err
+		}
+		return p.readAzure(all)
+	}
+	if err := read(&head); err != nil {
+		return err
+	}
+	switch {
+	case head.FormatVersion != "":
+		return p.readTerraform(b)
+	case len(head.Items) > 0 && (head.Kind == "EndpointList" || head.Kind == "Rules"):
+		return p.readItems(head.Items)
+	case head.Kind != "":
+		return p.readCilium(b) // Kubernetes' JSON
+	case head.Value != nil:
+		var page struct{ Value []azureResource }
+		if err := read(&page); err != nil {
+			return err
+		}
+		return p.readAzure(page.Value)
+	}
+	all = make([]azureResource, 1)
+	if err := read(&all[0]); err != nil {
+		return err
+	}
+	return p.readAzure(all)
+}
+
+func (p *Policy) readAzure(all []azureResource) error {
 	a := azureReader{Policy: p, groups: map[string][]netip.Prefix{}}
 	a.collectGroups(all, 0)
 	return a.resources(all, 0)

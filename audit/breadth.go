@@ -55,11 +55,7 @@ func (j *judge) breadth() {
 
 // opened reports whether an earlier rule has opened the same already.
 func (j *judge) opened(i int) bool {
-	if len(j.grants) > maxCompared {
-		return false
-	}
-	g := &j.grants[i]
-	return slices.ContainsFunc(j.grants[:i], func(h grant) bool { return h.at != g.at && h.precedes(g) })
+	return len(j.grants) <= maxCompared && j.earlier(i, func(*grant) bool { return true }) >= 0
 }
 
 // needed reports whether one need permits all that the grant does.

@@ -66,7 +66,7 @@ func (p *Policy) readCilium(b []byte) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("Cilium policy: %w", err)
+			return fmt.Errorf("policy of Cilium: %w", err)
 		}
 		for _, doc := range append(doc.Items, doc) {
 			switch doc.Kind {

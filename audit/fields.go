@@ -109,15 +109,15 @@ func (s *scanner) value(depth int) error {
 	if s.i == len(s.b) || depth > maxDepth {
 		return errNotJSON
 	}
-	switch c := s.b[s.i]; {
-	case c == '"':
+	switch s.b[s.i] {
+	case '"':
 		if _, ok := s.str(); !ok {
 			return errNotJSON
 		}
-	case c == '{':
+	case '{':
 		s.i++
 		return s.fields(nil, depth+1)
-	case c == '[':
+	case '[':
 		return s.array(func([]byte) {}, depth+1)
 	default:
 		start := s.i

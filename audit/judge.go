@@ -179,6 +179,10 @@ func (j *judge) need(r *egress.Rule, e egress.Endpoint) {
 			near = append(near, fmt.Sprintf("%s permits only a part of it, %s", g.at, clip(g.text)))
 		}
 	}
+	if at, text, ok := j.byServiceTag(e); ok {
+		j.report.Covered = append(j.report.Covered, Cover{r.ID, e, at, text})
+		return
+	}
 	if i := indexRetired(e); i >= 0 {
 		j.say(Finding{Kind: Missing, Level: Info, Need: r.ID, Endpoint: e, Breaks: r.Why, Why: "Nothing permits it, and nothing has to: " + retired[i].why})
 		return

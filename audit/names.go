@@ -31,7 +31,7 @@ var allNames = names{lead: anyBytes}
 func (n names) none() bool { return n == names{} }
 
 // exact reports whether the set holds a single name.
-func (n names) exact() bool { return n.lead == nothing && !strings.Contains(n.rest, "*") }
+func (n names) exact() bool { return n.lead == nothing && n.plain() }
 
 // has reports whether the set holds a name, given in lower case without a
 // trailing dot.
@@ -101,19 +101,37 @@ func (n names) covers(p egress.Pattern) bool { return n.holds(namesOf(p)) }
 // one instance for each number of labels that a set can tell apart stands for
 // all names.
 func (n names) holds(m names) bool {
-	if m.lead == anyBytes {
+	switch {
+	case m.none() || n.none():
+		return false
+	case m.lead == anyBytes:
 		return n.lead == anyBytes && strings.HasSuffix(m.rest, n.rest)
+	case m.exact():
+		return n.has(m.rest)
+	case n.exact() || n.plain() && !strings.HasSuffix(m.rest, n.rest):
+		return false // most pairs of sets, at the cost of a comparison
 	}
 	for _, instance := range m.instances(fresh) {
 		if !n.has(instance) {
 			return false
 		}
 	}
-	return !m.none()
+	return true
 }
+
+// plain reports whether the labels that the set spells out hold no star.
+func (n names) plain() bool { return !strings.Contains(n.rest, "*") }
 
 // overlaps reports whether a name is known that both sets hold.
 func (n names) overlaps(m names) bool {
+	switch {
+	case n.exact():
+		return !n.none() && m.has(n.rest)
+	case m.exact():
+		return !m.none() && n.has(m.rest)
+	case n.plain() && m.plain() && !strings.HasSuffix(n.rest, m.rest) && !strings.HasSuffix(m.rest, n.rest):
+		return false
+	}
 	for _, instance := range m.instances(fresh) {
 		if n.has(instance) {
 			return true

@@ -16,7 +16,11 @@ const maxCompared = 4096
 // they do. Equal permissions are left alone: one destination may be needed for
 // several reasons.
 func (j *judge) order() {
-	if j.Format == List || len(j.grants) > maxCompared {
+	switch {
+	case j.Format == List:
+		return
+	case len(j.grants) > maxCompared:
+		j.report.Unread = append(slices.Clone(j.report.Unread), fmt.Sprintf("the order of %d destinations: more than %d are not compared with each other", len(j.grants), maxCompared))
 		return
 	}
 	masks := map[int][]string{} // by the network rule's grant
@@ -87,14 +91,24 @@ func (j *judge) rules() [][]int {
 func (j *judge) eclipse(rule []int) (by int, ok bool) {
 	for _, i := range rule {
 		g := &j.grants[i]
-		by = slices.IndexFunc(j.grants[:i], func(h grant) bool {
-			return h.at != g.at && h.precedes(g) && (h.deny != g.deny || !g.precedes(&h))
-		})
+		by = j.earlier(i, func(h *grant) bool { return h.deny != g.deny || !g.precedes(h) })
 		if by < 0 {
 			return 0, false
 		}
 	}
 	return by, true
+}
+
+// earlier returns the first grant of another rule that matches all that the
+// i-th does and satisfies also, or -1.
+func (j *judge) earlier(i int, also func(*grant) bool) int {
+	g := &j.grants[i]
+	for k := range j.grants[:i] {
+		if h := &j.grants[k]; h.at != g.at && h.precedes(g) && also(h) {
+			return k
+		}
+	}
+	return -1
 }
 
 // maskedInPart: a network rule for a service tag on the ports of application

@@ -99,17 +99,19 @@ func whyNoRule(e egress.Endpoint) (id, why string) {
 	if err != nil {
 		return "", "The catalogue does not have it."
 	}
-	for _, f := range c.Find(q) {
-		why = f.Row.Why
-		if len(f.Row.When) > 0 {
-			why += " It is switched on by " + features(f.Row.When) + "."
-		}
-		if len(f.Row.Unless) > 0 {
-			why += " It is switched off by " + features(f.Row.Unless) + "."
-		}
-		return f.Row.ID, why
+	found := c.Find(q)
+	if len(found) == 0 {
+		return "", "The catalogue does not have it: AKS's list is ahead of it, or holds something of the past."
 	}
-	return "", "The catalogue does not have it: AKS's list is ahead of it, or holds something of the past."
+	row := found[0].Row
+	why = row.Why
+	if len(row.When) > 0 {
+		why += " It is switched on by " + features(row.When) + "."
+	}
+	if len(row.Unless) > 0 {
+		why += " It is switched off by " + features(row.Unless) + "."
+	}
+	return row.ID, why
 }
 
 func features(fs []aks.Feature) string {
