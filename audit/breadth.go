@@ -35,7 +35,7 @@ func (j *judge) breadth() {
 	for i := range j.grants {
 		g := &j.grants[i]
 		key := written{g.at, g.text}
-		if g.deny || j.dead[i] || said[key] || j.needed(g) || j.opened(i) {
+		if g.deny || j.dead[i] || said[key] || !g.open && (j.needed(g) || j.opened(i)) {
 			continue
 		}
 		rank, why := j.rank(i)
@@ -93,6 +93,8 @@ func (j *judge) rank(i int) (int, string) {
 	g := &j.grants[i]
 	t := &g.to
 	switch {
+	case g.open:
+		return 645, fmt.Sprintf("It lacks the slash that other entries end with: a URL list then takes %s.evil.example for it too.", g.text)
 	case t.anywhere() && g.ports == allPorts:
 		return 1000, "It opens every address on every port."
 	case t.anywhere():

@@ -34,6 +34,7 @@ type grant struct {
 	to      target
 	inspect bool // TLS is terminated
 	builtin bool // the product's own, which nobody wrote
+	open    bool // anything may follow the name, in a URL list whose entries end with a slash
 }
 
 // target is what a rule leads to: one of its fields.

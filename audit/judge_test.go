@@ -111,7 +111,7 @@ http_access deny all
 const listClean = `# what prod needs
 https://c-1.hcp.westeurope.azmk8s.io:443
 mcr.microsoft.com/
-*.data.mcr.microsoft.com
+*.data.mcr.microsoft.com/
 http://security.ubuntu.com
 udp://@AzureCloud.westeurope:1194
 tcp://20.1.2.3:9000
@@ -271,13 +271,14 @@ var planted = []struct {
 	{"squid", "src 10.224.0.0/16", "src 10.225.0.0/16", []string{"error missing api", "error missing data", "error missing mcr", "warning missing ubuntu"}},
 
 	// Lists.
-	{"list", "mcr.microsoft.com/\n", "", []string{"error missing mcr"}},
+	{"list", "mcr.microsoft.com/\n*", "*", []string{"error missing mcr"}},
+	{"list", "mcr.microsoft.com/\n*", "mcr.microsoft.com\n*", []string{"warning wide line 3 mcr.microsoft.com"}},
 	{"list", "*.data.mcr", "*data.mcr", []string{"error missing data"}},
-	{"list", "*.data.mcr.microsoft.com", "*.azurecr.io", []string{"error missing data", "warning wide line 4 *.azurecr.io"}},
-	{"list", "http://security.ubuntu.com", "security.ubuntu.com", []string{"warning missing ubuntu"}},
+	{"list", "*.data.mcr.microsoft.com/", "*.azurecr.io/", []string{"error missing data", "warning wide line 4 *.azurecr.io/"}},
+	{"list", "http://security.ubuntu.com", "security.ubuntu.com/", []string{"warning missing ubuntu"}},
 	{"list", "tcp://20.1.2.3:9000", "tcp://0.0.0.0/0:9000", []string{"warning wide line 7 tcp://0.0.0.0/0:9000"}},
 	{"list", "https://c-1.hcp", "https://c-1.c-2.hcp", []string{"error missing api"}},
-	{"list", "tcp://20.1.2.3:9000", "tcp://20.1.2.3:9000\nacs-mirror.azureedge.net", []string{"warning retired line 8 acs-mirror.azureedge.net"}},
+	{"list", "tcp://20.1.2.3:9000", "tcp://20.1.2.3:9000\nacs-mirror.azureedge.net/", []string{"warning retired line 8 acs-mirror.azureedge.net/"}},
 }
 
 func TestPlantedDefects(t *testing.T) {

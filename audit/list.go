@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -15,7 +18,8 @@ import (
 // A plain list holds a destination a line: an endpoint (https://a.b:443), a
 // name, a name with a port, an address or a prefix. A name alone is taken for
 // HTTPS on port 443, and a slash at the end of a name is that of a URL list.
-// CSV and JSON as this program prints them are lists too. The stars mean what
+// Where some end with one, what does not is open to the right: Palo Alto's URL
+// lists take a.b for a.b.evil.example too. CSV and JSON as this program prints them are lists too. The stars mean what
 // they mean in package egress.
 
 func (p *Policy) readList(b []byte) error {
@@ -37,6 +41,12 @@ func (p *Policy) readList(b []byte) error {
 			return err
 		}
 		understood = understood || ok
+	}
+	if slashed := func(g grant) bool { return strings.HasSuffix(g.text, "/") }; slices.ContainsFunc(p.grants, slashed) {
+		for i := range p.grants {
+			g := &p.grants[i]
+			g.open = !g.to.names.none() && !strings.Contains(g.text, "/")
+		}
 	}
 	if !understood {
 		return fmt.Errorf("no line of it is a destination, as in https://mcr.microsoft.com:443")
@@ -89,6 +99,21 @@ func ofEndpoint(at, text string, e egress.Endpoint) grant {
 		g.to.tag = h.Name()
 	}
 	return g
+}
+
+var yamlList = regexp.MustCompile(`(?m)^kind:\s*"?(EndpointList|Rules)"?\s*$`)
+
+// readYAMLList reads the same as JSON.
+func (p *Policy) readYAMLList(b []byte) error {
+	var doc struct{ Items []map[string]any }
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	items, err := json.Marshal(doc.Items)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	return p.readItems(items)
 }
 
 // readItems reads the items of `export --to json` and of `rules -o json`.

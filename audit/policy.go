@@ -56,6 +56,41 @@ func ReadPolicy(name string, r io.Reader) (*Policy, error) {
 	return p, nil
 }
 
+// Join returns policies of one firewall as one, such as its rule collection
+// groups that were shown one by one; names tell their lines apart. Formats whose
+// order spans files, or whose files stand behind each other, are refused.
+func Join(names []string, policies []*Policy) (*Policy, error) {
+	if len(policies) == 1 {
+		return policies[0], nil
+	}
+	all := &Policy{}
+	for i, p := range policies {
+		switch {
+		case p.Format == Squid || p.Format == NSG:
+			return nil, fmt.Errorf("%s: want one file of the format %s: several do not add up", names[i], p.Format)
+		case i > 0 && p.Format != all.Format:
+			return nil, fmt.Errorf("%s: format %s, but %s has %s", names[i], p.Format, names[0], all.Format)
+		}
+		all.Format = p.Format
+		if p.dnsProxy != nil && (all.dnsProxy == nil || *p.dnsProxy) {
+			all.dnsProxy = p.dnsProxy
+		}
+		for _, g := range p.grants {
+			if p.Format == List {
+				g.at = names[i] + " " + g.at
+			}
+			if err := all.add(g); err != nil {
+				return nil, err
+			}
+		}
+		for _, u := range p.Unread {
+			all.unread(names[i], "%s", u)
+		}
+	}
+	inOrder(all.grants)
+	return all, nil
+}
+
 func readPolicy(r io.Reader) (*Policy, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxPolicy+1))
 	if err != nil {
@@ -71,6 +106,8 @@ func readPolicy(r io.Reader) (*Policy, error) {
 		return nil, errors.New("empty input")
 	case b[0] == '{' || b[0] == '[':
 		err = p.readJSON(b)
+	case yamlList.Match(b):
+		err = p.readYAMLList(b)
 	case bytes.Contains(b, []byte("cilium.io/")):
 		err = p.readCilium(b)
 	case looksLikeSquid(b):

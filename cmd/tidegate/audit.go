@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,7 +34,7 @@ func auditPolicyCommand() *cobra.Command {
 	var output string
 	var from []string
 	cmd := &cobra.Command{
-		Use:   "policy FILE",
+		Use:   "policy FILE...",
 		Short: "Say what a firewall's policy lacks, and where it is wider than needed",
 		Long: `Policy reads one of these, which it tells apart by itself, and - from stdin:
 
@@ -43,23 +44,24 @@ func auditPolicyCommand() *cobra.Command {
   NSG              az network nsg show -o json
   Cilium           CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy, YAML or JSON
   Squid            squid.conf
-  a list           a destination a line, or what export and rules print as CSV or JSON
+  a list           a destination a line, or what export and rules print as CSV, JSON or YAML
 
+Several files are parts of one policy, such as rule collection groups shown one by one.
 Wildcards mean what they mean to the product. What could not be understood is said on
 stderr, and covers nothing. It exits 1 when something required is missing or denied.`,
 		Example: `  az network firewall policy rule-collection-group list -g rg --policy-name p -o json |
     tidegate audit policy - --cluster prod.json
   terraform show -json plan.out | tidegate audit policy - --cluster prod.json --from 10.224.0.0/16`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == "-" && facts.cluster == "-" {
+			if slices.Contains(args, "-") && facts.cluster == "-" {
 				return errors.New("the policy and --cluster are both -: stdin holds one of them")
 			}
 			clients, err := parsePrefixes("--from", from)
 			if err != nil {
 				return err
 			}
-			policy, err := readFile(args[0], cmd.InOrStdin(), readForeign)
+			policy, err := readForeign(args, cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -70,7 +72,7 @@ stderr, and covers nothing. It exits 1 when something required is missing or den
 			needs.From = clients
 			report := policy.Judge(needs)
 			var b bytes.Buffer
-			if err := printAudit(&b, output, painting(cmd.OutOrStdout()), args[0], &report, res); err != nil {
+			if err := printAudit(&b, output, painting(cmd.OutOrStdout()), strings.Join(args, " "), &report, res); err != nil {
 				return err
 			}
 			if _, err := cmd.OutOrStdout().Write(b.Bytes()); err != nil {
@@ -89,7 +91,18 @@ stderr, and covers nothing. It exits 1 when something required is missing or den
 	return cmd
 }
 
-func readForeign(r io.Reader) (*audit.Policy, error) { return audit.ReadPolicy("policy", r) }
+// readForeign reads a firewall's policy, which may come in several files.
+func readForeign(names []string, stdin io.Reader) (*audit.Policy, error) {
+	var policies []*audit.Policy
+	for _, name := range names {
+		p, err := readFile(name, stdin, func(r io.Reader) (*audit.Policy, error) { return audit.ReadPolicy("policy", r) })
+		if err != nil {
+			return nil, err
+		}
+		policies = append(policies, p)
+	}
+	return audit.Join(names, policies)
+}
 
 func parsePrefixes(flag string, texts []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
