@@ -179,6 +179,12 @@ func (j *judge) need(r *egress.Rule, e egress.Endpoint) {
 			near = append(near, fmt.Sprintf("%s permits only a part of it, %s", g.at, clip(g.text)))
 		}
 	}
+	j.unmet(r, e, near, last)
+}
+
+// unmet is a need that no rule permits, but perhaps by its addresses. near are
+// the rules that almost do, and last denies everything, if it is not -1.
+func (j *judge) unmet(r *egress.Rule, e egress.Endpoint, near []string, last int) {
 	if at, text, ok := j.byServiceTag(e); ok {
 		j.report.Covered = append(j.report.Covered, Cover{r.ID, e, at, text})
 		return
