@@ -199,6 +199,8 @@ func (a *azureReader) resources(rs []azureResource, depth int) error {
 		f := r.fields()
 		if f.DNSSettings != nil {
 			a.dnsProxy = &f.DNSSettings.EnableProxy
+		} else if strings.EqualFold(r.Type, "Microsoft.Network/firewallPolicies") {
+			a.dnsProxy = new(bool) // off, unless it is said
 		}
 		var err error
 		switch {

@@ -222,6 +222,10 @@ var planted = []struct {
 	{"azure", `"properties": {"dnsSettings": {"enableProxy": true}}},`, `"properties": {}},
  {"type": "Microsoft.Network/firewallPolicies/ruleCollectionGroups", "name": "p/ntp", "properties": {"priority": 400, "ruleCollections": [{"name": "n", "priority": 100, "action": {"type": "Allow"}, "rules": [
    {"ruleType": "NetworkRule", "name": "ntp", "ipProtocols": ["UDP"], "sourceAddresses": ["*"], "destinationFqdns": ["ntp.ubuntu.com"], "destinationPorts": ["123"]}]}]}},`,
+		[]string{"warning no-dns-proxy ntp/n/ntp"}},
+	{"azure", `{"type": "Microsoft.Network/firewallPolicies", "name": "p", "properties": {"dnsSettings": {"enableProxy": true}}},`, `
+ {"type": "Microsoft.Network/firewallPolicies/ruleCollectionGroups", "name": "p/ntp", "properties": {"priority": 400, "ruleCollections": [{"name": "n", "priority": 100, "action": {"type": "Allow"}, "rules": [
+   {"ruleType": "NetworkRule", "name": "ntp", "ipProtocols": ["UDP"], "sourceAddresses": ["*"], "destinationFqdns": ["ntp.ubuntu.com"], "destinationPorts": ["123"]}]}]}},`,
 		[]string{"info no-dns-proxy ntp/n/ntp"}},
 	{"azure", `"targetFqdns": ["mcr.microsoft.com", "*.data.mcr.microsoft.com"]`, `"fqdnTags": ["AzureKubernetesService"]`, []string{"warning wide aks/app/mcr AzureKubernetesService"}},
 

@@ -118,7 +118,7 @@ func readPolicy(r io.Reader) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(p.grants) == 0 && len(p.Unread) == 0 && p.Format != NSG {
+	if len(p.grants) == 0 && len(p.Unread) == 0 && p.dnsProxy == nil && p.Format != NSG {
 		return nil, errors.New("no rule in it; want an Azure Firewall policy's rule collection groups, terraform show -json, a network security group, Cilium policies, squid.conf, or a list")
 	}
 	return p, nil
