@@ -150,6 +150,7 @@ const maxNesting = 8
 type azureReader struct {
 	*Policy
 	groups map[string][]netip.Prefix // IP groups of the same file, by lower-case name
+	loose  []nsgRule                 // of a security group, as resources of their own
 }
 
 func (r *azureResource) fields() *azureFields {
@@ -211,7 +212,7 @@ func (a *azureReader) resources(rs []azureResource, depth int) error {
 		case f.SecurityRules != nil:
 			err = a.securityGroup(r.Name, f)
 		case strings.EqualFold(r.Type, "Microsoft.Network/networkSecurityGroups/securityRules"):
-			err = a.securityGroup(r.Name, &azureFields{SecurityRules: &[]nsgRule{{Name: lastName(r.Name), nsgFields: f.nsgFields}}})
+			a.loose = append(a.loose, nsgRule{Name: lastName(r.Name), Priority: f.Priority, nsgFields: f.nsgFields})
 		}
 		if err != nil {
 			return err
@@ -219,6 +220,9 @@ func (a *azureReader) resources(rs []azureResource, depth int) error {
 	}
 	if a.Format == "" && depth == 0 {
 		a.Format = AzureFirewall
+	}
+	if depth == 0 {
+		return a.looseRules()
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ type grant struct {
 	from    []netip.Prefix // empty: every client
 	to      target
 	inspect bool // TLS is terminated
+	nsg     bool // of a network security group
 	builtin bool // the product's own, which nobody wrote
 	open    bool // anything may follow the name, in a URL list whose entries end with a slash
 }

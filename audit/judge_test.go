@@ -153,6 +153,60 @@ func TestCleanPoliciesHaveNoFindings(t *testing.T) {
 	}
 }
 
+// What is reported covered, the policy decides to allow, connection by
+// connection, and what is missing it denies.
+func TestReportsAgreeWithDecisions(t *testing.T) {
+	texts := map[string][]string{}
+	for format, text := range cleanPolicies {
+		texts[format] = append(texts[format], text)
+	}
+	for _, row := range planted {
+		texts[row.format] = append(texts[row.format], strings.Replace(cleanPolicies[row.format], row.old, row.new, 1))
+	}
+	asked := 0
+	for format, all := range texts {
+		for _, text := range all {
+			p, n := read(t, text), needsOf(format)
+			r, allows := p.Judge(n), p.Decider(n)
+			for _, rule := range n.Rules {
+				for _, e := range rule.To {
+					covered := slices.ContainsFunc(r.Covered, func(c Cover) bool { return c.Need == rule.ID && c.Endpoint == e })
+					for _, c := range conns(e) {
+						asked++
+						if got := allows(c); got != covered && (covered || !strings.HasPrefix(e.Host.String(), "*.")) && !partly(&r, e) {
+							t.Errorf("%s: %s covered: %v, but the policy's decision on %s is %v\n%s", format, e, covered, c, got, text)
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d connections", asked)
+}
+
+func partly(r *Report, e egress.Endpoint) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Endpoint == e && (f.Kind == PartlyDenied || strings.Contains(f.Why, "not to all of the cluster's clients"))
+	})
+}
+
+// conns are connections that an endpoint permits. Of a service tag no address
+// is known.
+func conns(e egress.Endpoint) []egress.Conn {
+	src := "10.224.0.4"
+	switch h := e.Host.(type) {
+	case egress.Pattern:
+		var out []egress.Conn
+		for _, name := range namesOf(h).instances("q7") {
+			out = append(out, connection(e.Proto, src, "", name, e.Ports.First))
+		}
+		return out
+	case egress.Net:
+		return []egress.Conn{connection(e.Proto, src, h.Addr().String(), "", e.Ports.Last)}
+	}
+	return nil
+}
+
 // short is a finding as the rows below say it.
 func short(f Finding) string {
 	about := f.Need

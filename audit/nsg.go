@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"slices"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -38,7 +39,10 @@ var nsgDefaults = []nsgRule{
 }
 
 func (a *azureReader) securityGroup(name string, f *azureFields) error {
-	a.Format = NSG
+	if a.Format != Terraform || len(a.grants) == 0 {
+		a.Format = NSG
+	}
+	a.nsgs = append(a.nsgs, lastName(name))
 	rules := *f.SecurityRules
 	if f.DefaultSecurityRules != nil {
 		rules = append(rules[:len(rules):len(rules)], f.DefaultSecurityRules...)
@@ -53,15 +57,41 @@ func (a *azureReader) securityGroup(name string, f *azureFields) error {
 	return nil
 }
 
-func (a *azureReader) securityRule(group string, r *nsgRule) error {
-	f, priority := &r.nsgFields, r.Priority
+// looseRules reads the rules that are resources of their own. Exports repeat
+// there what the group holds already.
+func (a *azureReader) looseRules() error {
+	if len(a.loose) == 0 {
+		return nil
+	}
+	if len(a.nsgs) == 0 {
+		return a.securityGroup("", &azureFields{SecurityRules: &a.loose})
+	}
+	for _, r := range a.loose {
+		if !slices.ContainsFunc(a.grants, func(g grant) bool { return g.nsg && strings.HasSuffix(g.at, "/"+r.Name) }) && strings.EqualFold(r.fields().Direction, "Outbound") {
+			a.unread(r.Name, "a security rule beside groups that lack it")
+		}
+	}
+	return nil
+}
+
+// fields are the rule's in either spelling.
+func (r *nsgRule) fields() *nsgFields {
 	if r.Properties != nil {
-		f, priority = &r.Properties.nsgFields, r.Properties.Priority
+		return &r.Properties.nsgFields
+	}
+	return &r.nsgFields
+}
+
+func (a *azureReader) securityRule(group string, r *nsgRule) error {
+	f, priority := r.fields(), r.Priority
+	if r.Properties != nil {
+		priority = r.Properties.Priority
 	}
 	if !strings.EqualFold(f.Direction, "Outbound") {
 		return nil
 	}
 	g := grant{at: join(lastName(group), r.Name), deny: !strings.EqualFold(f.Access, "Allow"), tier: networkTier, priority: []int{priority}}
+	g.nsg = true
 	g.builtin = priority >= builtinPriority
 	switch strings.ToLower(f.Protocol) {
 	case "tcp":

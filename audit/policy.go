@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -37,6 +38,7 @@ type Policy struct {
 	grants   []grant
 	dnsProxy *bool // whether the firewall answers its clients' DNS; nil: not in the file
 	bumped   []bump
+	nsgs     []string // the network security groups in it
 }
 
 // bump is a set of names whose TLS is terminated, whatever permits them.
@@ -52,8 +54,29 @@ func ReadPolicy(name string, r io.Reader) (*Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
+	if err := p.oneBarrier(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
 	inOrder(p.grants)
 	return p, nil
+}
+
+// oneBarrier keeps barriers that stand behind each other apart: a packet has to
+// pass all of them, and their rules must not be taken for those of one.
+func (p *Policy) oneBarrier() error {
+	firewall := slices.ContainsFunc(p.grants, func(g grant) bool { return !g.nsg })
+	switch {
+	case len(p.nsgs) == 0:
+	case firewall:
+		p.unread("", "network security groups (%s), which stand before the firewall: give each a file of its own", list(p.nsgs))
+		p.grants = slices.DeleteFunc(p.grants, func(g grant) bool { return g.nsg })
+		if p.Format == NSG {
+			p.Format = AzureFirewall
+		}
+	case len(p.nsgs) > 1:
+		return fmt.Errorf("several network security groups (%s), which do not add up: want a file of one", list(p.nsgs))
+	}
+	return nil
 }
 
 // Join returns policies of one firewall as one, such as its rule collection

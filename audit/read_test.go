@@ -146,6 +146,39 @@ func TestNamesBehindServiceTags(t *testing.T) {
 	}
 }
 
+// A firewall and the security groups before it are not taken for one.
+func TestBarriersAreKeptApart(t *testing.T) {
+	tf := func(resources string) string {
+		return `{"format_version": "1.2", "values": {"root_module": {"resources": [` + resources + `]}}}`
+	}
+	const group = `{"address": "n", "mode": "managed", "type": "azurerm_network_security_group", "values": {"name": "nodes", "security_rule": [
+ {"name": "deny", "priority": 100, "access": "Deny", "direction": "Outbound", "protocol": "*", "source_address_prefix": "*", "destination_address_prefix": "*", "destination_port_range": "*"}]}}`
+	const firewall = `{"address": "g", "mode": "managed", "type": "azurerm_firewall_policy_rule_collection_group", "values": {"name": "aks", "priority": 1, "application_rule_collection": [
+ {"name": "c", "priority": 1, "action": "Allow", "rule": [{"name": "r", "protocols": [{"type": "Https", "port": 443}], "source_addresses": ["*"], "destination_fqdns": ["mcr.microsoft.com"]}]}]}}`
+	for _, text := range []string{tf(group + "," + firewall), tf(firewall + "," + group)} {
+		p := read(t, text)
+		if p.Format != Terraform || len(p.grants) != 1 || len(p.Unread) != 1 || !strings.Contains(p.Unread[0], "nodes") {
+			t.Errorf("format %s, %d grants, unread %q", p.Format, len(p.grants), p.Unread)
+		}
+	}
+	if p := read(t, tf(group)); p.Format != NSG || !p.grants[0].nsg {
+		t.Errorf("a security group alone: %+v", p)
+	}
+	// An export writes the rules of a group twice.
+	rule := `"priority": 100, "access": "Allow", "direction": "Outbound", "protocol": "Tcp", "sourceAddressPrefix": "*", "destinationAddressPrefix": "1.2.3.4", "destinationPortRange": "443"`
+	child := `{"type": "Microsoft.Network/networkSecurityGroups/securityRules", "name": "[concat(parameters('n'), '/web')]", "properties": {` + rule + `}}`
+	whole := `{"type": "Microsoft.Network/networkSecurityGroups", "name": "n", "properties": {"securityRules": [{"name": "web", "properties": {` + rule + `}}]}}`
+	for _, text := range []string{`{"resources": [` + whole + "," + child + `]}`, `{"resources": [` + whole + `]}`, `{"resources": [` + child + `]}`} {
+		p := read(t, text)
+		if p.Format != NSG || len(p.Unread) > 0 || p.grants[0].text != "1.2.3.4" || p.grants[0].priority[0] != 100 || slices.ContainsFunc(p.grants[1:], func(g grant) bool { return !g.builtin }) {
+			t.Errorf("%s: %+v, unread %q", text, p.grants, p.Unread)
+		}
+	}
+	if _, err := ReadPolicy("f", strings.NewReader(tf(group+","+group))); err == nil || !strings.Contains(err.Error(), "several network security groups") {
+		t.Errorf("two groups: %v", err)
+	}
+}
+
 // A policy of a product's largest size is judged in bounded time.
 func TestLargePolicies(t *testing.T) {
 	for _, n := range []int{1000, 50_000} {

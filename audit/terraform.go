@@ -112,16 +112,10 @@ func (p *Policy) readTerraform(b []byte) error {
 	if err := t.module(&values.RootModule, t.resource, 0); err != nil {
 		return err
 	}
-	if len(t.loose) > 0 {
-		return t.securityGroup("", &azureFields{SecurityRules: &t.loose})
-	}
-	return nil
+	return t.looseRules()
 }
 
-type tfReader struct {
-	azureReader
-	loose []nsgRule // rules that are resources of their own
-}
+type tfReader struct{ azureReader }
 
 func (t *tfReader) module(m *tfModule, each func(*tfResource) error, depth int) error {
 	for i := range m.Resources {
