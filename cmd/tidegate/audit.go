@@ -175,7 +175,7 @@ func printAudit(w io.Writer, output string, p paint, file string, r *audit.Repor
 			fmt.Fprintf(w, "\n%s\n", p.bold(kindTitles[f.Kind]))
 			last = f.Kind
 		}
-		printFinding(w, p, &f)
+		printPolicyFinding(w, p, &f)
 	}
 	if r.Clean() {
 		fmt.Fprintf(w, "\n%s\n", p.green("Everything that is needed is open, and nothing wider."))
@@ -191,7 +191,7 @@ var kindTitles = map[audit.Kind]string{
 	audit.Wide: "Wider than needed, the widest first", audit.Retired: "Retired",
 }
 
-func printFinding(w io.Writer, p paint, f *audit.Finding) {
+func printPolicyFinding(w io.Writer, p paint, f *audit.Finding) {
 	head := []string{f.Need}
 	if !f.Endpoint.IsZero() {
 		head = append(head, f.Endpoint.String())
