@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"gateway":       {"wire"},
 	"dnsproxy":      {},
 	"httpproxy":     {"wire"},
+	"audit":         {},
 	"flowlog":       {},
 	"web":           {"flowlog"},
 	"why":           {},
