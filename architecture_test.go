@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"check":         {},
 	"config":        {"aks"},
 	"webhook":       {},
+	"export":        {},
 	"lab":           {"internal/netns", "wire/wiretest"},
 
 	"deploy/webhook/chart": {},

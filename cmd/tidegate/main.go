@@ -84,6 +84,7 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 	root.AddCommand(
 		rulesCommand(),
 		explainCommand(),
+		exportCommand(),
 		catalogueCommand(),
 		decideCommand(),
 		checkCommand(),

@@ -1,0 +1,132 @@
+package export
+
+import (
+	"fmt"
+	"strings"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Format is a target.
+type Format struct {
+	Name   string
+	Title  string   // what it is written for
+	Limits []string // what is true of every output, besides what it cannot express; sentences
+
+	can   can
+	write func(*job) []File
+}
+
+var (
+	web       = []egress.Proto{egress.HTTP, egress.HTTPS}
+	transport = []egress.Proto{egress.TCP, egress.UDP}
+	allProtos = []egress.Proto{egress.TCP, egress.UDP, egress.HTTP, egress.HTTPS}
+
+	everything = can{allProtos, shapeAll, shapeAll, true, true, true, true, true}
+)
+
+// learned is the limit of every target that turns names into addresses.
+const learned = "Names are judged by the addresses that DNS gave for them: every other name on the same address, of which a CDN has many, passes too."
+
+// Formats returns every target, in the order in which people are shown them.
+func Formats() []*Format {
+	out := make([]*Format, len(formats))
+	for i := range formats {
+		out[i] = &formats[i]
+	}
+	return out
+}
+
+// Find returns the format of that name.
+func Find(name string) (*Format, error) {
+	var names []string
+	for i := range formats {
+		if formats[i].Name == name {
+			return &formats[i], nil
+		}
+		names = append(names, formats[i].Name)
+	}
+	return nil, fmt.Errorf("format %q: want one of %s", name, strings.Join(names, ", "))
+}
+
+// Cannot says in words what the target cannot express.
+func (f *Format) Cannot() []string {
+	var out []string
+	c := f.can
+	for _, p := range allProtos {
+		spoken := false
+		for _, q := range c.protos {
+			spoken = spoken || p == q
+		}
+		if !spoken {
+			out = append(out, p.String()+" rules")
+		}
+	}
+	for _, of := range []struct {
+		has   shape
+		words string
+		ps    []egress.Proto
+	}{{c.names, "http and https", web}, {c.dnsNames, "tcp and udp", transport}} {
+		if lacks := of.has.lacks(); lacks != "" && overlap(c.protos, of.ps) {
+			out = append(out, lacks+" in "+of.words+" rules")
+		}
+	}
+	for _, x := range []struct {
+		has   bool
+		words string
+	}{
+		{c.nets, "IPv4 addresses"}, {c.nets6, "IPv6 addresses"}, {c.tags, "service tags"},
+		{c.sources, "rules for some clients only"}, {c.ranges, "ranges of more than 16 ports"},
+	} {
+		if !x.has {
+			out = append(out, x.words)
+		}
+	}
+	return out
+}
+
+func overlap(a, b []egress.Proto) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x == y {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// formats is the table: a new target is a line here and a file beside.
+var formats = []Format{
+	{
+		Name: "azure-firewall", Title: "Azure Firewall Policy: a rule collection group as an ARM template",
+		Limits: azureLimits, can: azureCan, write: writeAzureARM,
+	},
+	{
+		Name: "azure-firewall-bicep", Title: "the same in Bicep",
+		Limits: azureLimits, can: azureCan, write: writeAzureBicep,
+	},
+	{
+		Name: "azure-firewall-terraform", Title: "the same for Terraform's azurerm provider",
+		Limits: azureLimits, can: azureCan, write: writeAzureTerraform,
+	},
+	{Name: "csv", Title: "a list: comma-separated values", can: everything, write: writeCSV},
+	{Name: "json", Title: "a list: JSON", can: everything, write: writeJSON},
+	{Name: "yaml", Title: "a list: YAML", can: everything, write: writeYAML},
+	{Name: "markdown", Title: "a list: a table for people", can: everything, write: writeMarkdown},
+	{
+		Name: "paloalto", Title: "Palo Alto external dynamic lists, of URLs and of addresses, one for each service",
+		Limits: []string{
+			"The security rule that uses a list has to hold its service, which is in the file's name, and its clients.",
+			"Use url-*.txt as lists of the type URL, never of the type Domain, which does not open anything.",
+		},
+		can:   can{protos: allProtos, names: shapeExact | shapeBelow | shapeLabel, nets: true, nets6: true, ranges: true},
+		write: writePaloAlto,
+	},
+	{
+		Name: "fortigate", Title: "FortiGate: addresses, services and policies",
+		Limits: []string{learned, "The clients have to use the same DNS servers as the firewall, or DNS that passes it; names are opened by IPv4 only."},
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, sources: true, ranges: true},
+		write:  writeFortiGate,
+	},
+}

@@ -1,0 +1,161 @@
+package export
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// Plain lists hold every rule as it is, a row for each endpoint.
+
+type listRow struct {
+	Rule   string      `json:"rule"`
+	Need   egress.Need `json:"need"`
+	Proto  string      `json:"proto"`
+	Kind   string      `json:"kind"` // name, wildcard, address or tag
+	Host   string      `json:"host"`
+	Ports  string      `json:"ports"`
+	From   []string    `json:"from"`
+	Why    string      `json:"why"`
+	Source string      `json:"source"`
+}
+
+type list struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Cluster    string    `json:"cluster"`
+	Items      []listRow `json:"items"`
+}
+
+var listHead = []string{"rule", "need", "proto", "kind", "host", "ports", "from", "why", "source"}
+
+func (j *job) list() list {
+	l := list{"tidegate.io/v1", "EndpointList", j.Name, []listRow{}}
+	for i := range j.Rules {
+		r := &j.Rules[i]
+		from := r.From
+		if len(from) == 0 {
+			from = j.From
+		}
+		row := listRow{Rule: r.ID, Need: r.Need, From: []string{}, Why: r.Why, Source: r.Source}
+		for _, p := range from {
+			row.From = append(row.From, p.String())
+		}
+		for _, e := range r.To {
+			row.Proto, row.Ports = e.Proto.String(), e.Ports.String()
+			row.Kind, row.Host = kindOf(e.Host)
+			l.Items = append(l.Items, row)
+		}
+	}
+	return l
+}
+
+func kindOf(h egress.Host) (kind, text string) {
+	switch h := h.(type) {
+	case egress.Pattern:
+		if _, exact := h.Exact(); !exact {
+			return "wildcard", h.String()
+		}
+		return "name", h.String()
+	case egress.Tag:
+		return "tag", h.Name()
+	}
+	return "address", h.String()
+}
+
+func (r *listRow) cells() []string {
+	return []string{r.Rule, r.Need.String(), r.Proto, r.Kind, r.Host, r.Ports, strings.Join(r.From, " "), r.Why, r.Source}
+}
+
+// writeCSV guards cells that a spreadsheet would take for a formula, which is
+// how a reason written by somebody else would come to run there.
+func writeCSV(j *job) []File {
+	var b bytes.Buffer
+	w := csv.NewWriter(&b)
+	w.Write(listHead) //nolint:errcheck // a buffer takes everything
+	for _, r := range j.list().Items {
+		cells := r.cells()
+		for i, c := range cells {
+			if c != "" && strings.ContainsRune("=+-@\t\r", rune(c[0])) {
+				cells[i] = "'" + c
+			}
+		}
+		w.Write(cells) //nolint:errcheck // a buffer takes everything
+	}
+	w.Flush()
+	return one("rules.csv", b.Bytes())
+}
+
+func writeJSON(j *job) []File { return one("rules.json", encode(j.list())) }
+
+// encode is v in indented JSON. It panics on what cannot be encoded, which is
+// a mistake in a format, never in the data.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func writeYAML(j *job) []File {
+	var n yaml.Node
+	if err := yaml.Unmarshal(encode(j.list()), &n); err != nil {
+		panic(err) // JSON is YAML
+	}
+	block(&n)
+	n.HeadComment = "# " + j.title()
+	return one("rules.yaml", encodeYAML(&n))
+}
+
+// block takes JSON's braces and the quotes of its keys away.
+func block(n *yaml.Node) {
+	if len(n.Content) > 0 {
+		n.Style &^= yaml.FlowStyle
+	}
+	for i, c := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 0 {
+			c.Style = 0
+			continue
+		}
+		block(c)
+	}
+}
+
+func encodeYAML(docs ...*yaml.Node) []byte {
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	for _, d := range docs {
+		if err := e.Encode(d); err != nil {
+			panic(err) // nodes that we made
+		}
+	}
+	e.Close()
+	return b.Bytes()
+}
+
+func writeMarkdown(j *job) []File {
+	escape := strings.NewReplacer(`\`, `\\`, "|", `\|`, "*", `\*`, "_", `\_`, "<", `&lt;`, "`", "\\`", "[", `\[`)
+	var p page
+	p.line("# Outbound rules of %s", escape.Replace(oneLine(j.Name)))
+	p.line("")
+	p.line("| %s |", strings.Join(listHead, " | "))
+	p.line("%s", strings.Repeat("|---", len(listHead))+"|")
+	for _, r := range j.list().Items {
+		cells := r.cells()
+		for i := range cells {
+			cells[i] = escape.Replace(oneLine(cells[i]))
+		}
+		p.line("| %s |", strings.Join(cells, " | "))
+	}
+	return one("rules.md", p.Bytes())
+}

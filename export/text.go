@@ -1,0 +1,100 @@
+package export
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"tidegate.io/tidegate/egress"
+)
+
+// page is a text under construction.
+type page struct{ bytes.Buffer }
+
+// line writes one line.
+func (p *page) line(format string, args ...any) {
+	fmt.Fprintf(p, format+"\n", args...)
+}
+
+// comment writes a comment behind mark. A text never ends it early, for its
+// line breaks and control characters become spaces: the reason of a rule that
+// somebody else wrote must not become a line of the configuration.
+func (p *page) comment(mark, text string) {
+	p.line("%s %s", mark, oneLine(text))
+}
+
+// because writes the rule's id and reason as a comment.
+func (p *page) because(mark string, r *egress.Rule) { p.comment(mark, reason(r)) }
+
+// reason is a rule's id and reason.
+func reason(r *egress.Rule) string {
+	if r.Why == "" {
+		return r.ID
+	}
+	return r.ID + ": " + r.Why
+}
+
+// oneLine is s without line breaks and control characters, in valid UTF-8.
+func oneLine(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// clip is s in at most n bytes, cut between characters.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	s = s[:n]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// namer makes names of objects that are unique in one output and hold nothing
+// but letters, digits, '-' and, where it is allowed, '_'.
+type namer struct {
+	max  int // bytes
+	sep  byte
+	used map[string]bool
+}
+
+func newNamer(max int, sep byte) *namer { return &namer{max, sep, map[string]bool{}} }
+
+// name joins words. A name that is taken already is numbered.
+func (n *namer) name(words ...string) string {
+	base := n.clean(strings.Join(words, string(n.sep)), n.max)
+	name := base
+	for i := 2; n.used[name]; i++ {
+		suffix := fmt.Sprintf("%c%d", n.sep, i)
+		name = n.clean(base, n.max-len(suffix)) + suffix
+	}
+	n.used[name] = true
+	return name
+}
+
+// clean maps everything else to the separator, and begins and ends with a
+// letter or digit, as most targets ask for.
+func (n *namer) clean(s string, max int) string {
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return rune(n.sep)
+	}, s)
+	s = strings.Trim(s, string(n.sep))
+	if len(s) > max {
+		s = s[:max]
+	}
+	if s = strings.Trim(s, string(n.sep)); s == "" {
+		return "rule"
+	}
+	return s
+}
