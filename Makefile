@@ -9,7 +9,7 @@ FUZZTIME ?= 30s
 .PHONY: build run test setup format vet lint unit cross fuzz bench clean
 
 build: ## bin/tidegate, one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tidegate ./cmd/tidegate
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
 
 run: build ## the lab: a node boots through the real gateway, in network namespaces
 	bin/tidegate lab $(LAB)
