@@ -20,16 +20,6 @@ var articleRows = map[string]int{
 	"MN": 1, "MP": 9, "MC": 7, "MU": 7, "PP": 3, "PC": 2, "PU": 2, "CA": 2, "EP": 10, "EU": 2,
 }
 
-// multiTenant are suffixes below which any customer of a cloud can make a name,
-// and so receive what a wildcard lets out.
-var multiTenant = []string{
-	"blob.core.windows.net", "table.core.windows.net", "queue.core.windows.net", "file.core.windows.net", "dfs.core.windows.net",
-	"web.core.windows.net", "blob.storage.azure.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net",
-	"vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net", "azurecr.io", "azurecr.cn", "azurecr.us", "azurewebsites.net",
-	"cloudapp.azure.com", "trafficmanager.net", "azurefd.net", "azureedge.net", "servicebus.windows.net", "database.windows.net",
-	"amazonaws.com", "cloudfront.net", "github.io", "r2.cloudflarestorage.com",
-}
-
 // Problem is what Lint says of one row.
 type Problem struct {
 	File  string
@@ -169,7 +159,7 @@ func (l *linter) template(t Template) {
 		if suffix, icann := publicsuffix.PublicSuffix(fixed); icann && suffix == fixed {
 			l.say(Warning, "%s holds every name of the public suffix %s", t, fixed)
 		}
-		if slices.Contains(multiTenant, fixed) {
+		if egress.MultiTenant(p.Fixed()) {
 			l.say(Info, "%s: any customer can make a name below %s", t, fixed)
 		}
 	}

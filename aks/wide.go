@@ -40,7 +40,7 @@ func breadth(h egress.Host) (rank int, why string) {
 	case egress.Tag:
 		return 2, "a service tag holds the addresses of other customers too"
 	case egress.Pattern:
-		if _, exact := h.Exact(); !exact && slices.Contains(multiTenant, h.Fixed().String()) {
+		if _, exact := h.Exact(); !exact && egress.MultiTenant(h.Fixed()) {
 			return 1, "any customer of Azure can make a name below " + h.Fixed().String()
 		}
 	}

@@ -11,13 +11,7 @@ import (
 
 // multiTenant are suffixes below which any customer of a cloud can make a name,
 // and so receive what a wildcard lets out.
-var multiTenant = []string{
-	"blob.core.windows.net", "table.core.windows.net", "queue.core.windows.net", "file.core.windows.net", "dfs.core.windows.net",
-	"web.core.windows.net", "blob.storage.azure.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net",
-	"vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net", "azurecr.io", "azurecr.cn", "azurecr.us", "azurewebsites.net",
-	"cloudapp.azure.com", "trafficmanager.net", "azurefd.net", "azureedge.net", "servicebus.windows.net", "database.windows.net",
-	"amazonaws.com", "cloudfront.net", "github.io", "r2.cloudflarestorage.com", "googleapis.com", "workers.dev", "pages.dev",
-}
+var multiTenant = egress.MultiTenantSuffixes()
 
 // narrowPrefix is the length from which on a prefix is taken for somebody's own.
 const narrowPrefix = 24
@@ -113,7 +107,7 @@ func (j *judge) rank(i int) (int, string) {
 		return 640, "It opens a whole top-level domain, in which anybody can register names."
 	}
 	for _, suffix := range multiTenant {
-		if t.names.has(fresh + "." + suffix) {
+		if t.names.has(fresh + "." + suffix.String()) {
 			return 500, fmt.Sprintf("Any customer can make a name below %s, and so receive what leaves the cluster; name your own.", suffix)
 		}
 	}
@@ -127,7 +121,7 @@ func (j *judge) rank(i int) (int, string) {
 // leaves the cluster.
 func rankLookAlikes(rest string) (int, string) {
 	_, parent, _ := strings.Cut(rest, ".")
-	if !strings.Contains(parent, ".") || slices.Contains(multiTenant, parent) {
+	if !strings.Contains(parent, ".") || isMultiTenant(parent) {
 		return 650, fmt.Sprintf("The * is not followed by a dot, so look-alikes such as evil%s are open, which anybody can register.", rest)
 	}
 	return 350, fmt.Sprintf("The * is not followed by a dot, so names such as other%s are open too.", rest)
@@ -183,4 +177,9 @@ func addresses(ps []netip.Prefix) string {
 		return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 	}
 	return fmt.Sprint(n)
+}
+
+func isMultiTenant(s string) bool {
+	n, err := egress.ParseName(s)
+	return err == nil && egress.MultiTenant(n)
 }

@@ -16,26 +16,6 @@ type Warning struct {
 
 func (w Warning) String() string { return "rule " + w.Rule + ": " + w.Text }
 
-// multiTenant are suffixes under which any customer of a provider can create a
-// name, so that a wildcard there leads to anybody.
-var multiTenant = names(
-	"blob.core.windows.net", "table.core.windows.net", "queue.core.windows.net", "file.core.windows.net", "dfs.core.windows.net", "web.core.windows.net",
-	"blob.storage.azure.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net",
-	"vault.azure.net", "vault.azure.cn", "vault.usgovcloudapi.net", "azurecr.io", "azurecr.cn", "azurecr.us", "azurewebsites.net",
-	"cloudapp.azure.com", "cloudapp.net", "trafficmanager.net", "azurefd.net", "azureedge.net", "azure-api.net", "servicebus.windows.net",
-	"database.windows.net", "documents.azure.com", "azmk8s.io", "azurestaticapps.net", "azurecontainerapps.io",
-	"amazonaws.com", "s3.amazonaws.com", "cloudfront.net", "github.io", "githubusercontent.com", "storage.googleapis.com", "appspot.com",
-	"herokuapp.com", "netlify.app", "vercel.app", "pages.dev", "workers.dev", "r2.dev", "ngrok.io", "ngrok-free.app",
-)
-
-func names(ss ...string) map[egress.Name]bool {
-	m := make(map[egress.Name]bool, len(ss))
-	for _, s := range ss {
-		m[egress.MustParseName(s)] = true
-	}
-	return m
-}
-
 // Warnings looks at the rules as a whole: what one opens that others are meant
 // to judge, and what anybody could use.
 func (g *Gateway) Warnings() []Warning {
@@ -107,7 +87,7 @@ func anybodys(e egress.Endpoint) string {
 	if !ok {
 		return ""
 	}
-	if _, exact := p.Exact(); exact || !strings.HasPrefix(p.String(), "*.") || !multiTenant[p.Fixed()] {
+	if _, exact := p.Exact(); exact || !strings.HasPrefix(p.String(), "*.") || !egress.MultiTenant(p.Fixed()) {
 		return ""
 	}
 	return fmt.Sprintf("any customer can create a name under %s; name the ones that are needed", p.Fixed())
