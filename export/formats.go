@@ -129,4 +129,89 @@ var formats = []Format{
 		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, sources: true, ranges: true},
 		write:  writeFortiGate,
 	},
+	{
+		Name: "cilium", Title: "CiliumClusterwideNetworkPolicy, as AKS's Advanced Container Networking Services take it",
+		Limits: ciliumLimits, can: ciliumCan, write: writeCiliumClusterwide,
+	},
+	{
+		Name: "cilium-namespace", Title: "CiliumNetworkPolicy, for one namespace",
+		Limits: ciliumLimits, can: ciliumCan, write: writeCiliumNamespaced,
+	},
+	{
+		Name: "squid", Title: "Squid 5, in the way of the traffic: HTTP by host, TLS by its ClientHello",
+		Limits: []string{"Connections end with the process.", "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused."},
+		can:    can{protos: web, names: shapeAll, sources: true, ranges: true}, write: writeSquid,
+	},
+	{
+		Name: "haproxy", Title: "HAProxy 2.6, in the way of the traffic",
+		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		can:    can{protos: web, names: shapeAll, sources: true}, write: writeHAProxy,
+	},
+	{
+		Name: "nginx", Title: "nginx's stream module, in the way of the traffic",
+		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		can:    can{protos: []egress.Proto{egress.HTTPS}, names: shapeAll}, write: writeNginx,
+	},
+	{
+		Name: "envoy", Title: "Envoy, in the way of the traffic: a bootstrap configuration",
+		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only.", "It has been checked against Envoy's schema, never by a running Envoy."},
+		can: can{
+			protos: []egress.Proto{egress.TCP, egress.HTTP, egress.HTTPS}, names: shapeExact | shapeBelow,
+			nets: true, nets6: true, sources: true,
+		},
+		write: writeEnvoy,
+	},
+	{
+		Name: "nftables", Title: "nftables on a Linux router; names are sets that a resolver fills (--to dnsmasq)",
+		Limits: []string{learned, "All clients have to ask the resolver that fills the sets.", "Without --from everything that is forwarded is judged."},
+		can:    nftCan, write: writeNFTables,
+	},
+	{
+		Name: "dnsmasq", Title: "dnsmasq that answers for the rules' names only, and fills the sets of --to nftables",
+		Limits: []string{dnsOnly, "Names inside the cluster are not its business: keep CoreDNS before it."},
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true}, write: writeDnsmasq,
+	},
+	{
+		Name: "unbound", Title: "Unbound with a response policy zone that answers for the rules' names only",
+		Limits: []string{dnsOnly, "Names inside the cluster are not its business: keep CoreDNS before it."},
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true}, write: writeUnbound,
+	},
+	{
+		Name: "nsg", Title: "Azure network security group, an ARM template: addresses and service tags",
+		Limits: []string{"Names it does not know at all: a cluster needs a firewall for them.", "What goes to 168.63.129.16 passes every group unless AzurePlatformDNS is denied."},
+		can:    can{protos: transport, nets: true, tags: true, sources: true, ranges: true}, write: writeNSG,
+	},
+	{
+		Name: "clusternetworkpolicy", Title: "Kubernetes ClusterNetworkPolicy (v1alpha2, experimental channel) with domain names",
+		Limits: []string{learned, "DNS to servers outside the cluster needs a rule of its own.", "Pods on the host's network are not selected."},
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, ranges: true}, write: writeClusterNetworkPolicy,
+	},
+	{
+		Name: "istio", Title: "Istio ServiceEntry and Sidecar, for one namespace",
+		Limits: []string{"A sidecar is inside the pod, and no boundary for what runs there.", "Wildcards need the resolution DYNAMIC_DNS, of Istio 1.31."},
+		can:    can{protos: []egress.Proto{egress.TCP, egress.HTTP, egress.HTTPS}, names: shapeExact | shapeBelow, nets: true, nets6: true}, write: writeIstio,
+	},
+	{
+		Name: "ovn", Title: "OVN-Kubernetes EgressFirewall, for one namespace",
+		Limits: []string{learned},
+		can:    can{protos: allProtos, names: shapeExact, dnsNames: shapeExact, nets: true, nets6: true}, write: writeEgressFirewall,
+	},
+	{
+		Name: "networkpolicy", Title: "Kubernetes NetworkPolicy, for one namespace: addresses only",
+		Limits: []string{"Pods on the host's network are not selected."},
+		can:    can{protos: transport, nets: true, nets6: true, ranges: true}, write: writeNetworkPolicy,
+	},
 }
+
+// dnsOnly is the limit of DNS servers.
+const dnsOnly = "It says which names may be looked up. That opens and closes no address: whoever knows one needs no name."
+
+var (
+	ciliumCan    = can{protos: allProtos, names: shapeExact | shapeBelow | shapeLabel, dnsNames: shapeExact | shapeBelow | shapeLabel, nets: true, nets6: true, ranges: true}
+	ciliumLimits = []string{
+		learned,
+		"DNS itself is open for every name, which Cilium has to see to learn from; narrow the pattern * to close it.",
+		"Traffic inside the cluster is permitted by it. Versions before 1.19 take *.a.b for one label.",
+		"Pods on the host's network are not selected.",
+	}
+)

@@ -77,7 +77,7 @@ func everyShape() Policy {
 		rule("address/ports", "Ports.", "tcp://20.60.0.0/24:30000-32767"),
 		rule("tag/cloud", "A service tag.", "udp://@AzureCloud.westeurope:1194"),
 		some,
-		rule("hostile/why", "'; \"quotes\" `ticks` ${expr} %{ if } \\ */ --> \nallow all\r\nhttp_access allow all\u2028[concat('x')] {{ . }} =1+1", "https://hostile.example.com:443"),
+		rule("hostile/why", "'; \"quotes\" `ticks` ${expr} %{ if } \\ */ --> \nallow all\r\nhttp_access allow all\u2028[concat('x')] {{ . }} =1+1 \\", "https://hostile.example.com:443"),
 	}}
 }
 

@@ -18,10 +18,11 @@ func (p *page) line(format string, args ...any) {
 }
 
 // comment writes a comment behind mark. A text never ends it early, for its
-// line breaks and control characters become spaces: the reason of a rule that
+// line breaks and control characters become spaces, and never goes on into the
+// next line, for a backslash at its end is dropped: the reason of a rule that
 // somebody else wrote must not become a line of the configuration.
 func (p *page) comment(mark, text string) {
-	p.line("%s %s", mark, oneLine(text))
+	p.line("%s %s", mark, strings.TrimRight(oneLine(text), ` \`))
 }
 
 // because writes the rule's id and reason as a comment.

@@ -343,7 +343,7 @@ resource rules 'Microsoft.Network/firewallPolicies/ruleCollectionGroups@2024-05-
           {
             ruleType: 'ApplicationRule'
             name: 'hostile-why-https-443'
-            description: 'hostile/why: \'; "quotes" `ticks` \${expr} %{ if } \\ */ -->  allow all  http_access allow all [concat(\'x\')] {{ . }} =1+1'
+            description: 'hostile/why: \'; "quotes" `ticks` \${expr} %{ if } \\ */ -->  allow all  http_access allow all [concat(\'x\')] {{ . }} =1+1 \\'
             sourceAddresses: [
               '10.0.0.0/8'
             ]

@@ -212,7 +212,7 @@ resource "azurerm_firewall_policy_rule_collection_group" "tidegate_every_shape" 
 
     rule {
       name              = "hostile-why-https-443"
-      description       = "hostile/why: '; \"quotes\" `ticks` $${expr} %%{ if } \\ */ -->  allow all  http_access allow all [concat('x')] {{ . }} =1+1"
+      description       = "hostile/why: '; \"quotes\" `ticks` $${expr} %%{ if } \\ */ -->  allow all  http_access allow all [concat('x')] {{ . }} =1+1 \\"
       source_addresses  = ["10.0.0.0/8"]
       destination_fqdns = ["hostile.example.com"]
 
