@@ -34,7 +34,6 @@ lint: $(LINT)
 cross: ## the binary is static, and builds where people write rules
 	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/tidegate
-	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
 	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m ./...

@@ -139,7 +139,7 @@ func encodeYAML(docs ...*yaml.Node) []byte {
 			panic(err) // nodes that we made
 		}
 	}
-	e.Close()
+	_ = e.Close() // a buffer takes all
 	return b.Bytes()
 }
 

@@ -37,7 +37,7 @@ func writeNFTables(j *job) []File {
 	p.line("")
 	p.line("table inet tidegate {")
 	for _, s := range sets {
-		p.comment("\t#", s.grant.rule.ID+": "+strings.Join(texts(s.names), ", "))
+		p.comment("\t#", s.rule.ID+": "+strings.Join(texts(s.names), ", "))
 		p.line("\tset %s_v4 { type ipv4_addr; flags timeout; timeout 1d; }", s.name)
 		p.line("\tset %s_v6 { type ipv6_addr; flags timeout; timeout 1d; }", s.name)
 	}
