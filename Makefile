@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-webhook fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -37,6 +37,13 @@ cross: ## the binary is static, and builds where people write rules
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
 	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m ./...
+
+test-exporters: ## what export writes, read by the programs it is for
+	scripts/setup-exporters
+	TIDEGATE_REQUIRE=1 $(GO) test ./export
+
+test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
+	cd deploy/webhook/peers && $(GO) test .
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
