@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -82,11 +83,17 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
 // readTexts reads a file if there is one of that name, stdin for -, and otherwise the arguments themselves.
 func readTexts(stdin io.Reader, args []string) ([]why.Finding, error) {
 	if len(args) == 1 {
-		if _, err := os.Stat(args[0]); err == nil || args[0] == "-" {
+		if _, err := os.Stat(args[0]); err == nil || args[0] == "-" || meansFile(args[0]) {
 			return readFile(args[0], stdin, why.Read)
 		}
 	}
 	return why.Read(strings.NewReader(strings.Join(args, " ")))
+}
+
+// meansFile reports whether a word is a file's name, so that a file which is not there is not read as an error text in
+// which nothing is known.
+func meansFile(s string) bool {
+	return !strings.ContainsAny(s, " \n") && (filepath.IsAbs(s) || strings.HasPrefix(s, ".") || slices.Contains([]string{".log", ".txt", ".json", ".jsonl"}, filepath.Ext(s)))
 }
 
 // whyDocument is what why prints as JSON.
