@@ -39,6 +39,9 @@ type Policy struct {
 	dnsProxy *bool // whether the firewall answers its clients' DNS; nil: not in the file
 	bumped   []bump
 	nsgs     []string // the network security groups in it
+
+	owners []string          // the firewall policies that have rule collection groups here, in lower case
+	bases  map[string]string // what a policy inherits from; "" is nothing
 }
 
 // bump is a set of names whose TLS is terminated, whatever permits them.
@@ -57,7 +60,7 @@ func ReadPolicy(name string, r io.Reader) (*Policy, error) {
 	if err := p.oneBarrier(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	inOrder(p.grants)
+	p.lineage()
 	return p, nil
 }
 
@@ -109,8 +112,14 @@ func Join(names []string, policies []*Policy) (*Policy, error) {
 		for _, u := range p.Unread {
 			all.unread(names[i], "%s", u)
 		}
+		for _, owner := range p.owners {
+			all.groupOf(owner)
+		}
+		for child, base := range p.bases {
+			all.inherits(child, base)
+		}
 	}
-	inOrder(all.grants)
+	all.lineage()
 	return all, nil
 }
 
