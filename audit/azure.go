@@ -412,6 +412,7 @@ func (a *azureReader) networkRule(g grant, r *azureRule) error {
 type writtenTarget struct {
 	text string
 	to   target
+	open bool // anything may follow the name
 }
 
 func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
@@ -422,7 +423,7 @@ func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
 			a.unread(at, "name %q: network rules take whole names only", s)
 			continue
 		}
-		out = append(out, writtenTarget{s, target{names: n}})
+		out = append(out, writtenTarget{text: s, to: target{names: n}})
 	}
 	for _, s := range r.DestinationAddresses {
 		ts, ok := azureTargets(s)
@@ -437,7 +438,7 @@ func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
 			a.unread(at, "destination: IP group %s is not in the file", lastName(s))
 		}
 		for _, p := range ps {
-			out = append(out, writtenTarget{lastName(s) + " (" + p.String() + ")", target{net: p}})
+			out = append(out, writtenTarget{text: lastName(s) + " (" + p.String() + ")", to: target{net: p}})
 		}
 	}
 	return out

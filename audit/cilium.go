@@ -162,7 +162,7 @@ func (p *Policy) ciliumEgress(g grant, e *ciliumEgress) error {
 
 func (p *Policy) addAll(g grant, targets []writtenTarget) error {
 	for _, t := range targets {
-		g.text, g.to = t.text, t.to
+		g.text, g.to, g.open = t.text, t.to, t.open
 		if err := p.add(g); err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func (p *Policy) ciliumTargets(at string, e *ciliumEgress) []writtenTarget {
 			text, read = f.MatchPattern, ciliumNames
 		}
 		if n, ok := read(text); ok {
-			out = append(out, writtenTarget{text, target{names: n}})
+			out = append(out, writtenTarget{text: text, to: target{names: n}})
 		} else {
 			p.unread(at, "name %q", text)
 		}
@@ -192,9 +192,9 @@ func (p *Policy) ciliumTargets(at string, e *ciliumEgress) []writtenTarget {
 	}
 	for _, s := range cidrs {
 		if prefix, err := netip.ParsePrefix(s); err == nil {
-			out = append(out, writtenTarget{s, target{net: prefix.Masked()}})
+			out = append(out, writtenTarget{text: s, to: target{net: prefix.Masked()}})
 		} else if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, writtenTarget{s, target{net: netip.PrefixFrom(a, a.BitLen())}})
+			out = append(out, writtenTarget{text: s, to: target{net: netip.PrefixFrom(a, a.BitLen())}})
 		} else {
 			p.unread(at, "CIDR %q", s)
 		}
@@ -202,13 +202,13 @@ func (p *Policy) ciliumTargets(at string, e *ciliumEgress) []writtenTarget {
 	for _, s := range e.ToEntities {
 		switch s {
 		case "all", "world":
-			out = append(out, writtenTarget{s, target{net: anyAddr}}, writtenTarget{s, target{net: anyAddr6}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr}}, writtenTarget{text: s, to: target{net: anyAddr6}})
 		case "world-ipv4":
-			out = append(out, writtenTarget{s, target{net: anyAddr}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr}})
 		case "world-ipv6":
-			out = append(out, writtenTarget{s, target{net: anyAddr6}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr6}})
 		case "kube-apiserver":
-			out = append(out, writtenTarget{s, target{tag: s}})
+			out = append(out, writtenTarget{text: s, to: target{tag: s}})
 		}
 	}
 	return out

@@ -46,6 +46,7 @@ const (
 	Unreachable   Kind = "unreachable"    // an earlier rule matches all that this one does
 	Wide          Kind = "wide"           // more is open than is needed
 	Retired       Kind = "retired"        // a rule for what is no longer there
+	Unclear       Kind = "unclear"        // what is open cannot be said
 )
 
 // Level is how much a finding matters. The zero Level is Info.
@@ -108,7 +109,7 @@ func (r *Report) Clean() bool {
 	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level > Info })
 }
 
-var kindOrder = []Kind{Missing, Denied, PartlyDenied, TLSInspection, NoDNSProxy, Masked, Unreachable, Wide, Retired}
+var kindOrder = []Kind{Missing, Denied, PartlyDenied, TLSInspection, NoDNSProxy, Masked, Unreachable, Wide, Unclear, Retired}
 
 // Judge holds the policy against the needs.
 func (p *Policy) Judge(n Needs) Report {
@@ -118,6 +119,7 @@ func (p *Policy) Judge(n Needs) Report {
 			j.need(&n.Rules[i], e)
 		}
 	}
+	j.report.Findings = append(j.report.Findings, p.unclear...)
 	j.inspection()
 	j.dnsProxies()
 	j.order()

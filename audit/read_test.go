@@ -60,7 +60,7 @@ func TestUnread(t *testing.T) {
 		{network(`"destinationAddresses": ["1.2.3.4/99"], "destinationPorts": ["443"]`), "destination"},
 		{network(`"destinationIpGroups": ["/ipGroups/x"], "destinationPorts": ["443"]`), "IP group x"},
 		{network(`"destinationAddresses": ["1.2.3.4"], "destinationPorts": ["443-80"]`), "port"},
-		{"acl x dstdom_regex ^a\nhttp_access allow x\n", "dstdom_regex"},
+		{"acl x time MTWHF 9:00-17:00\nhttp_access allow x\n", "x (time)"},
 		{"acl x dstdomain \"/etc/squid/allow.txt\"\nhttp_access allow x\n", "values in the file"},
 		{"http_access allow nobody all\n", "nobody"},
 		{"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {egress: [{toCIDRSet: [{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}]}]}\n", "such a hole is not judged"},
