@@ -332,6 +332,9 @@ func (a *azureReader) applicationRule(g grant, r *azureRule) error {
 	for _, c := range r.WebCategories {
 		a.unread(g.at, "web category %q, whose sites are not published", c)
 	}
+	if len(r.TargetFQDNs)+len(r.FQDNTags)+len(r.TargetURLs)+len(r.WebCategories) == 0 {
+		a.unread(g.at, "a rule without a destination that is known")
+	}
 	for _, proto := range r.Protocols {
 		p, err := egress.ParseProto(strings.ToLower(proto.ProtocolType))
 		if err != nil || !p.Named() || proto.Port < 1 || proto.Port > 65535 {
@@ -392,6 +395,9 @@ func (a *azureReader) networkRule(g grant, r *azureRule) error {
 		return nil
 	}
 	targets := a.networkTargets(g.at, r)
+	if len(r.DestinationFQDNs)+len(r.DestinationAddresses)+len(r.DestinationIPGroups) == 0 {
+		a.unread(g.at, "a rule without a destination that is known")
+	}
 	for _, s := range r.DestinationPorts {
 		ports, ok := azurePorts(s)
 		if !ok {
