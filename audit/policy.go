@@ -38,6 +38,7 @@ type Policy struct {
 	grants   []grant
 	dnsProxy *bool // whether the firewall answers its clients' DNS; nil: not in the file
 	bumped   []bump
+	splices  bool      // Squid stands in the way of the traffic, and judges TLS by its ClientHello
 	unclear  []Finding // what a reader could not say in grants
 	nsgs     []string  // the network security groups in it
 

@@ -63,6 +63,7 @@ func TestUnread(t *testing.T) {
 		{"acl x time MTWHF 9:00-17:00\nhttp_access allow x\n", "x (time)"},
 		{"acl x dstdomain \"/etc/squid/allow.txt\"\nhttp_access allow x\n", "values in the file"},
 		{"http_access allow nobody all\n", "nobody"},
+		{"include /etc/squid/conf.d/*.conf\nhttp_access deny all\n", "include of /etc/squid/conf.d/*.conf"},
 		{"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {egress: [{toCIDRSet: [{cidr: 0.0.0.0/0, except: [10.0.0.0/99]}]}]}\n", "10.0.0.0/99"},
 		{"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {egress: [{toCIDR: [0.0.0.0/0], toPorts: [{ports: [{port: \"443\"}], serverNames: [a.b]}]}]}\n", "serverNames"},
 		{"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a}\nspec: {endpointSelector: {matchLabels: {app: x}}, egress: [{toCIDR: [0.0.0.0/0]}]}\n", "some pods"},

@@ -49,6 +49,8 @@ func (p *Policy) readSquid(b []byte) error {
 			r.acl(n, f[1], f[2], f[3:])
 		case len(f) >= 2 && f[0] == "http_access":
 			accesses = append(accesses, squidAccess{n, strings.EqualFold(f[1], "allow"), f[2:]})
+		case len(f) == 2 && f[0] == "include":
+			r.unread(fmt.Sprintf("line %d", n), "include of %s, whose lines stand here", f[1])
 		case len(f) >= 3 && f[0] == "ssl_bump":
 			r.bump(n, f[1], f[2:])
 		}
@@ -56,6 +58,7 @@ func (p *Policy) readSquid(b []byte) error {
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("squid.conf: %w", err)
 	}
+	r.splices = r.judgesHellos()
 	for i, a := range accesses {
 		if err := r.access(i, &a); err != nil {
 			return err
@@ -111,7 +114,7 @@ func (r *squidReader) access(order int, a *squidAccess) error {
 		r.unread(at, "acl %s, so the line counts as permitting and denying nothing", c.strange)
 		return nil
 	}
-	if a.allow && c.connect && len(c.names) == 0 && r.judgesHellos() {
+	if a.allow && c.connect && len(c.names) == 0 && r.splices {
 		return r.hellos(order, c)
 	}
 	if len(c.names) == 0 {
