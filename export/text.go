@@ -17,12 +17,16 @@ func (p *page) line(format string, args ...any) {
 	fmt.Fprintf(p, format+"\n", args...)
 }
 
+// maxComment bounds a comment: Squid takes what is beyond 2,048 bytes for the
+// next line, nginx has 4,096 for a comment, HAProxy 2,048 for a line.
+const maxComment = 1000
+
 // comment writes a comment behind mark. A text never ends it early, for its
 // line breaks and control characters become spaces, and never goes on into the
-// next line, for a backslash at its end is dropped: the reason of a rule that
-// somebody else wrote must not become a line of the configuration.
+// next line, for it is short and a backslash at its end is dropped: the reason of
+// a rule that somebody else wrote must not become a line of the configuration.
 func (p *page) comment(mark, text string) {
-	p.line("%s %s", mark, strings.TrimRight(oneLine(text), ` \`))
+	p.line("%s %s", mark, strings.TrimRight(clip(oneLine(text), maxComment), ` \`))
 }
 
 // because writes the rule's id and reason as a comment.

@@ -207,11 +207,7 @@ func readFirewallRule(collection string, r armnetwork.FirewallPolicyRuleClassifi
 }
 
 func TestFirewallPolicy(t *testing.T) {
-	golden(t, "azure-firewall", "azure-firewall.json", func(t *testing.T, data []byte) {
-		if err := readFirewallPolicy(data); err != nil {
-			t.Error(err)
-		}
-	})
+	outputs(t, "azure-firewall", "azure-firewall.json", func(_ string, data []byte) error { return readFirewallPolicy(data) })
 	refuses(t, everyShape(t, "azure-firewall", "azure-firewall.json"), []spoil{
 		{`"targetFqdns"`, `"targetFQDNs"`},
 		{`"destinationFqdns"`, `"destinationFqdn"`},

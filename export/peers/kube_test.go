@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
 )
 
 // definitions are where the kinds are defined: module, version, file.
@@ -72,12 +73,35 @@ func openAPIServer(t *testing.T) apiServer {
 	return s
 }
 
-// apply lets the server decide whether it would take the objects.
+// apply lets the server decide whether it would take the objects. Of two with
+// the same name it would keep the second, and say nothing.
 func (s apiServer) apply(data []byte) error {
+	if err := distinct(data); err != nil {
+		return err
+	}
 	cmd := exec.Command(s.kubectl, "--kubeconfig", s.config, "apply", "--dry-run=server", "--validate=strict", "-f", "-")
 	cmd.Stdin = bytes.NewReader(data)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func distinct(data []byte) error {
+	seen := map[string]bool{}
+	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
+		var o struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+		}
+		if err := yaml.Unmarshal(doc, &o); err != nil {
+			return err
+		}
+		id := o.Kind + " " + o.Metadata.Namespace + "/" + o.Metadata.Name
+		if seen[id] {
+			return fmt.Errorf("two objects are %s", id)
+		}
+		seen[id] = true
 	}
 	return nil
 }
@@ -87,11 +111,7 @@ func (s apiServer) apply(data []byte) error {
 func TestKubernetes(t *testing.T) {
 	server := openAPIServer(t)
 	for _, k := range kinds {
-		golden(t, k.format, k.file, func(t *testing.T, data []byte) {
-			if err := server.apply(data); err != nil {
-				t.Error(err)
-			}
-		})
+		outputs(t, k.format, k.file, func(_ string, data []byte) error { return server.apply(data) })
 		t.Run(k.format+"/defects", func(t *testing.T) {
 			refuses(t, everyShape(t, k.format, k.file), k.defects, server.apply)
 		})

@@ -53,11 +53,7 @@ func readSecurityGroup(data []byte) error {
 }
 
 func TestSecurityGroup(t *testing.T) {
-	golden(t, "nsg", "nsg.json", func(t *testing.T, data []byte) {
-		if err := readSecurityGroup(data); err != nil {
-			t.Error(err)
-		}
-	})
+	outputs(t, "nsg", "nsg.json", func(_ string, data []byte) error { return readSecurityGroup(data) })
 	refuses(t, everyShape(t, "nsg", "nsg.json"), []spoil{
 		{`"destinationPortRange"`, `"destinationPort"`},
 		{`"protocol": "Tcp"`, `"protocol": "Sctp"`},

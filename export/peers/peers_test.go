@@ -5,22 +5,56 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tidegate.io/tidegate/export"
+	"tidegate.io/tidegate/export/exporttest"
 )
 
-// golden calls f with every golden file of that name.
-func golden(t *testing.T, format, name string, f func(t *testing.T, data []byte)) {
+// outputs calls read with every golden file of that name, and with what the
+// format writes for the hard policies.
+func outputs(t *testing.T, format, name string, read func(policy string, data []byte) error) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "testdata", format, "*", name))
 	if err != nil || len(files) < 7 {
 		t.Fatalf("golden files of %s: %d, %v", format, len(files), err)
+	}
+	check := func(policy string, data []byte) {
+		t.Run(format+"/"+policy, func(t *testing.T) {
+			if err := read(policy, data); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run(format+"/"+filepath.Base(filepath.Dir(file)), func(t *testing.T) { f(t, data) })
+		check(filepath.Base(filepath.Dir(file)), data)
 	}
+	for policy := range exporttest.Hard() {
+		check(policy, written(t, format, name, policy))
+	}
+}
+
+// written is a file of what a format writes for a hard policy.
+func written(t *testing.T, format, name, policy string) []byte {
+	t.Helper()
+	f, err := export.Find(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.Export(export.Policy{Name: policy, Rules: exporttest.Hard()[policy]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range out.Files {
+		if file.Name == name {
+			return file.Data
+		}
+	}
+	t.Fatalf("%s writes no %s", format, name)
+	return nil
 }
 
 // everyShape returns the golden file that holds every shape of rule.
@@ -54,7 +88,8 @@ func refuses(t *testing.T, text string, defects []spoil, read func([]byte) error
 			t.Errorf("%s in the place of %s: not noticed", d.bad, d.good)
 			continue
 		}
-		t.Logf("%s: %v", d.bad, err)
+		said, _, _ := strings.Cut(err.Error(), "\n")
+		t.Logf("%s: %s", d.bad, said)
 	}
 }
 

@@ -19,11 +19,7 @@ import (
 // TestHCL reads the file as Terraform's language: it parses, it is formatted,
 // and every value is a literal: no reason of a rule is a template.
 func TestHCL(t *testing.T) {
-	golden(t, "azure-firewall-terraform", "azure-firewall.tf", func(t *testing.T, data []byte) {
-		if err := readHCL(data); err != nil {
-			t.Error(err)
-		}
-	})
+	outputs(t, "azure-firewall-terraform", "azure-firewall.tf", func(_ string, data []byte) error { return readHCL(data) })
 	refuses(t, everyShape(t, "azure-firewall-terraform", "azure-firewall.tf"), []spoil{
 		{"$${expr}", "${expr}"},
 		{"%%{ if }", "%{ if }"},
@@ -119,11 +115,7 @@ func (tf terraform) validate(t *testing.T, data []byte) error {
 
 func TestTerraform(t *testing.T) {
 	tf := openTerraform(t)
-	golden(t, "azure-firewall-terraform", "azure-firewall.tf", func(t *testing.T, data []byte) {
-		if err := tf.validate(t, data); err != nil {
-			t.Error(err)
-		}
-	})
+	outputs(t, "azure-firewall-terraform", "azure-firewall.tf", func(_ string, data []byte) error { return tf.validate(t, data) })
 	refuses(t, everyShape(t, "azure-firewall-terraform", "azure-firewall.tf"), []spoil{
 		{`["UDP"]`, `["SCTP"]`},
 		{`type = "Https"`, `type = "Tls"`},

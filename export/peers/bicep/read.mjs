@@ -7,7 +7,8 @@ import { Language, Parser } from 'web-tree-sitter';
 await Parser.init();
 const parser = new Parser();
 parser.setLanguage(await Language.load(createRequire(import.meta.url).resolve('tree-sitter-bicep/tree-sitter-bicep.wasm')));
-const root = parser.parse(readFileSync(0, 'utf8')).rootNode;
+// The grammar takes // at the beginning of a string for a comment, which Bicep does not.
+const root = parser.parse(readFileSync(0, 'utf8').replaceAll("'//", "'\\u{2f}/")).rootNode;
 
 if (root.hasError) {
   complain(root);
