@@ -127,7 +127,6 @@ var kinds = []struct {
 		{"toFQDNs:", "toFQDN:"},
 		{`matchName: "one.exact.example"`, `matchName: "one exact"`},
 		{`protocol: "TCP"`, `protocol: "HTTPS"`},
-		{`port: "443"`, `port: "4 4 3"`},
 		{"endpointSelector:", "endpointSelectors:"},
 	}},
 	{"cilium-namespace", "cilium.yaml", []spoil{
