@@ -90,15 +90,23 @@ func openTerraform(t *testing.T) terraform {
 // provider skip what it would check.
 var policyID = regexp.MustCompile(`(?s)variable "firewall_policy_id" \{.*?\n\}\n`)
 
-// validate lets the provider read the file, with nothing left open.
+// validate lets the provider read the file as it is, and with nothing left open.
 func (tf terraform) validate(t *testing.T, data []byte) error {
 	t.Helper()
+	if err := tf.read(t, string(data)); err != nil {
+		return err
+	}
 	text := policyID.ReplaceAllString(string(data), "")
 	text = strings.ReplaceAll(text, "var.firewall_policy_id",
 		`"/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/rg/providers/Microsoft.Network/firewallPolicies/policy"`)
 	if strings.Contains(text, "var.") {
 		t.Fatal("a variable is left")
 	}
+	return tf.read(t, text)
+}
+
+func (tf terraform) read(t *testing.T, text string) error {
+	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{"azure-firewall.tf": text, "provider.tf": "provider \"azurerm\" {\n  features {}\n}\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
