@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"tidegate.io/tidegate/egress"
@@ -40,11 +41,13 @@ func reason(r *egress.Rule) string {
 	return r.ID + ": " + r.Why
 }
 
-// oneLine is s without line breaks and control characters, in valid UTF-8.
+// oneLine is s in valid UTF-8, with a space for everything that is not seen:
+// line breaks, control characters, which YAML takes nowhere, and the marks that
+// turn the direction of writing, which would show a reader another configuration.
 func oneLine(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

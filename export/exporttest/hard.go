@@ -15,9 +15,10 @@ import (
 // part of it.
 func Hard() map[string][]egress.Rule {
 	return map[string][]egress.Rule{
-		"many":      many(),
-		"odd names": oddNames(),
-		"empty":     nil,
+		"many":                          many(),
+		"odd names":                     oddNames(),
+		"empty":                         nil,
+		"a\nname: of\r\ntwo\u2028lines": {rule("one/rule", "One.", "https://one.example.com:443", "tcp://20.0.0.1:443")},
 		"-Ünïcode/Cluster.Name_" + strings.Repeat("x", 200) + "-": oddTexts(),
 	}
 }
@@ -80,6 +81,7 @@ func oddTexts() []egress.Rule {
 	var out []egress.Rule
 	whys := []string{
 		"", "[resourceGroup().location]", strings.Repeat("On and on. ", 1000), "\x00\x1b[31m\xff", `ends in a backslash \`, `# */ --> ''' """ EOF`, "\t\ttabs: {a: b}", `${file("x")} %{for x in y}`,
+		"\x7f\u0080\u009b\ufeff\uffff\U0001F600 \u202eright to left",
 	}
 	for i, id := range []string{
 		"a/b", "a-b", "a b", "A/B", "A-B", "a_b", "a.b", "1", "-", "/", "ключ", strings.Repeat("long", 100), strings.Repeat("long", 100) + "er", "[concat('x')]", "=1+1", "${x}",
