@@ -66,8 +66,9 @@ func clip(s string, n int) string {
 	return s
 }
 
-// namer makes names of objects that are unique in one output and hold nothing
-// but letters, digits, '-' and, where it is allowed, '_'.
+// namer makes names of objects that are unique in one output, also to targets
+// that take A for a, as Squid and Azure do, and hold nothing but letters, digits,
+// '-' and, where it is allowed, '_'.
 type namer struct {
 	max  int // bytes
 	sep  byte
@@ -80,11 +81,11 @@ func newNamer(max int, sep byte) *namer { return &namer{max, sep, map[string]boo
 func (n *namer) name(words ...string) string {
 	base := n.clean(strings.Join(words, string(n.sep)), n.max)
 	name := base
-	for i := 2; n.used[name]; i++ {
+	for i := 2; n.used[strings.ToLower(name)]; i++ {
 		suffix := fmt.Sprintf("%c%d", n.sep, i)
 		name = n.clean(base, n.max-len(suffix)) + suffix
 	}
-	n.used[name] = true
+	n.used[strings.ToLower(name)] = true
 	return name
 }
 

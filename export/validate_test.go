@@ -125,7 +125,7 @@ func TestPrograms(t *testing.T) {
 			}
 			policies := clusters(t)
 			for cluster, rules := range exporttest.Hard() {
-				policies[cluster] = Policy{Name: cluster, Rules: rules}
+				policies[cluster] = Policy{Name: cluster, Rules: rules, From: exporttest.Clients()}
 			}
 			for cluster, policy := range policies {
 				out, err := f.Export(policy)

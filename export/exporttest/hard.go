@@ -23,6 +23,17 @@ func Hard() map[string][]egress.Rule {
 	}
 }
 
+// Clients are more than a line of some targets holds.
+func Clients() []netip.Prefix {
+	var out []netip.Prefix
+	for i := range 100 {
+		out = append(out,
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 128}), 26),
+			netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 0xff, 5: byte(i), 6: 0xff, 7: 0xff, 8: 0xff, 9: 0xff, 10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff, 15: 0xff}), 128))
+	}
+	return out
+}
+
 func rule(id, why string, to ...string) egress.Rule {
 	r := egress.Rule{ID: id, Why: why}
 	for _, s := range to {

@@ -117,10 +117,10 @@ func oneOf[T comparable](what string, v *T, want []T) error {
 var azureName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,78}[A-Za-z0-9_])?$`)
 
 func named(name *string, seen map[string]bool) error {
-	if name == nil || !azureName.MatchString(*name) || seen[*name] {
+	if name == nil || !azureName.MatchString(*name) || seen[strings.ToLower(*name)] {
 		return fmt.Errorf("name %q: not one, or there twice", deref(name))
 	}
-	seen[*name] = true
+	seen[strings.ToLower(*name)] = true
 	return nil
 }
 

@@ -44,7 +44,7 @@ func written(t *testing.T, format, name, policy string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := f.Export(export.Policy{Name: policy, Rules: exporttest.Hard()[policy]})
+	out, err := f.Export(export.Policy{Name: policy, Rules: exporttest.Hard()[policy], From: exporttest.Clients()})
 	if err != nil {
 		t.Fatal(err)
 	}
