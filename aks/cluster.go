@@ -35,7 +35,17 @@ type Cluster struct {
 	OSUpgrades   string // the channel of node OS upgrades; empty when it is not known
 	IPv6         bool   // nodes have IPv6 addresses too
 
+	ID            string // the cluster's resource id; empty when it is not known
+	NodeGroup     string // the resource group that AKS keeps for the cluster
+	Kubernetes    string // the version that runs, such as 1.34.2; empty when it is not known
+	NetworkPlugin string // as in the JSON: azure, kubenet, none
+	KubeletID     string // the object id of the identity by which nodes pull images
+	Pools         []Pool
+	FileCSI       bool // the storage driver for Azure Files is on
+	BlobCSI       bool // the one for blobs is
+
 	Registry         string         // the name of the registry that an isolated cluster boots from
+	RegistryID       string         // its resource id
 	CachedArtifacts  bool           // it boots from Registry rather than from Microsoft's
 	AuthorizedRanges []netip.Prefix // who may reach the API server; empty is everyone
 	Subnets          []string       // resource ids of the nodes' and pods' subnets: the sources of all this traffic
@@ -50,6 +60,15 @@ type Cluster struct {
 	Listed    []Listed    // what Azure itself lists for this cluster, a third opinion
 
 	notes []Note
+}
+
+// Pool is a node pool, as far as isolation depends on it.
+type Pool struct {
+	Name      string
+	Windows   bool
+	Image     string // such as AKSUbuntu-2204gen2containerd-202607.13.0; empty when it is not known
+	PublicIPs bool   // its nodes have public addresses
+	Gateway   bool   // it is a static egress gateway
 }
 
 // APIAccess is how pods, other than the system's own, reach the API server.

@@ -2,6 +2,7 @@ package aks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,9 +149,17 @@ func (r *resource) cluster() (Cluster, error) {
 		PrivateDNSZone:  r.APIServerAccessProfile.PrivateDNSZone,
 		IPv6:            slices.ContainsFunc(r.NetworkProfile.IPFamilies, func(s string) bool { return strings.EqualFold(s, "IPv6") }),
 		CachedArtifacts: strings.EqualFold(r.BootstrapProfile.ArtifactSource, "Cache"),
+		ID:              r.ID,
+		NodeGroup:       r.NodeResourceGroup,
+		Kubernetes:      cmp.Or(r.CurrentVersion, r.KubernetesVersion),
+		NetworkPlugin:   r.NetworkProfile.NetworkPlugin,
+		KubeletID:       r.kubeletID(),
+		Pools:           r.pools(),
+		FileCSI:         r.StorageProfile.FileCSIDriver.Enabled,
+		BlobCSI:         r.StorageProfile.BlobCSIDriver.Enabled,
 	}
 	if id := r.BootstrapProfile.ContainerRegistryID; id != "" {
-		c.Registry = strings.ToLower(path.Base(id))
+		c.RegistryID, c.Registry = id, strings.ToLower(path.Base(id))
 		if _, err := egress.ParseName(c.Registry); err != nil || strings.Contains(c.Registry, ".") {
 			return c, fmt.Errorf("bootstrapProfile.containerRegistryId: %q is not the id of a registry", id)
 		}
@@ -166,6 +175,25 @@ func (r *resource) cluster() (Cluster, error) {
 	c.subnets(r)
 	c.observe(r)
 	return c, nil
+}
+
+// kubeletID is looked up without regard to case, as add-ons are.
+func (r *resource) kubeletID() string {
+	for key, id := range r.IdentityProfile {
+		if strings.EqualFold(key, "kubeletidentity") && id != nil {
+			return id.ObjectID
+		}
+	}
+	return ""
+}
+
+func (r *resource) pools() []Pool {
+	var out []Pool
+	for i := range r.AgentPoolProfiles {
+		p := &r.AgentPoolProfiles[i]
+		out = append(out, Pool{p.Name, p.windows(), p.NodeImageVersion, p.EnableNodePublicIP, strings.EqualFold(p.Mode, "Gateway")})
+	}
+	return out
 }
 
 // where derives cloud and region, which no field names outright: the end of

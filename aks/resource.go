@@ -19,6 +19,11 @@ type resource struct {
 
 	FQDN                   string
 	PrivateFQDN            string
+	KubernetesVersion      string
+	CurrentVersion         string `json:"currentKubernetesVersion"`
+	NodeResourceGroup      string
+	IdentityProfile        map[string]*struct{ ObjectID string }
+	StorageProfile         struct{ FileCSIDriver, BlobCSIDriver enabled }
 	AgentPoolProfiles      []pool
 	AddonProfiles          map[string]*addon
 	APIServerAccessProfile struct {
@@ -88,6 +93,7 @@ type monitorProfile struct {
 
 type networkProfile struct {
 	OutboundType               string
+	NetworkPlugin              string
 	IPFamilies                 []string
 	NetworkDataplane           string
 	StaticEgressGatewayProfile enabled
