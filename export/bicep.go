@@ -1,12 +1,6 @@
 package export
 
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"regexp"
-	"strings"
-)
+import "tidegate.io/tidegate/internal/bicep"
 
 // writeAzureBicep prints the very properties that the ARM format has.
 func writeAzureBicep(j *job) []File {
@@ -23,54 +17,8 @@ func writeAzureBicep(j *job) []File {
 	p.line("")
 	p.line("resource rules 'Microsoft.Network/firewallPolicies/ruleCollectionGroups@%s' = {", azureAPIVersion)
 	p.line("  parent: policy")
-	p.line("  name: %s", bicepString(j.groupName()))
-	fmt.Fprint(&p, "  properties: ")
-	bicepValue(&p, json.NewDecoder(bytes.NewReader(encode(j.azure()))), "  ")
+	p.line("  name: %s", bicep.String(j.groupName()))
+	p.line("  properties: %s", bicep.Value(encode(j.azure()), "  "))
 	p.line("}")
 	return one("azure-firewall.bicep", p.Bytes())
-}
-
-var bicepKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// bicepValue prints the next value of d, and the end of its line. JSON that we
-// encoded ourselves has no errors, and no value but strings, numbers, lists
-// and objects.
-func bicepValue(p *page, d *json.Decoder, indent string) {
-	token, err := d.Token()
-	if err != nil {
-		panic(err)
-	}
-	switch v := token.(type) {
-	case string:
-		p.line("%s", bicepString(v))
-	case json.Delim:
-		p.line("%s", v)
-		for d.More() {
-			fmt.Fprint(p, indent+"  ")
-			if v == '{' {
-				key, err := d.Token()
-				if err != nil {
-					panic(err)
-				}
-				name := key.(string)
-				if !bicepKey.MatchString(name) {
-					name = bicepString(name)
-				}
-				fmt.Fprint(p, name+": ")
-			}
-			bicepValue(p, d, indent+"  ")
-		}
-		end, err := d.Token()
-		if err != nil {
-			panic(err)
-		}
-		p.line("%s%s", indent, end)
-	default:
-		p.line("%v", v)
-	}
-}
-
-// bicepString quotes s; what would start an interpolation is escaped.
-func bicepString(s string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`, "${", `\${`, "\n", `\n`, "\r", `\r`, "\t", `\t`).Replace(s) + "'"
 }
