@@ -31,12 +31,14 @@ var mayImport = map[string][]string{
 	"check":             {},
 	"config":            {"aks"},
 	"webhook":           {},
-	"export":            {},
+	"export":            {"internal/bicep"},
+	"isolated":          {"aks", "internal/bicep"},
 	"export/exporttest": {},
 	"lab":               {"internal/netns", "wire/wiretest"},
 
 	"deploy/webhook/chart": {},
 
+	"internal/bicep":           {},
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},
 }

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Isolates the cluster aks-cn. The order matters.
+set -eu
+
+# unsupported: The API server has a public address, which nodes without a way out cannot reach: the cluster has to be private, or have API Server VNet Integration.
+# unsupported: Windows pools are not supported: pool "win" has to go.
+echo 'something of this cluster is not supported; see the top of this file' >&2; exit 1
+
+# 1. A registry of AKS's own (managed)
+# AKS makes the registry, its cache rule, private endpoint, DNS records and role with the step below, and keeps them so. None of them may be changed or deleted.
+
+# 2. Have nodes boot from the registry (to do)
+# New nodes pull from it; those that are there do not yet.
+az aks update --resource-group rg-cn --name aks-cn --bootstrap-artifact-source Cache
+
+# 3. Image every node anew (to do)
+# A node learns where to pull from only when it boots. Without this, closing the way out cuts off the nodes that are there.
+az aks upgrade --resource-group rg-cn --name aks-cn --node-image-only --yes
+
+# 4. Close the way out (to do)
+# Only now: nothing that nodes need is outside any more.
+az aks update --resource-group rg-cn --name aks-cn --outbound-type none
+
+# 5. Check from inside the network (unseen)
+# On a node, or on a machine in the same network: names, the registry, each artefact, and that nothing public is reachable.
+# az aks show --resource-group rg-cn --name aks-cn -o json | tidegate isolated check --cluster -
