@@ -8,7 +8,8 @@ import (
 
 // Script returns the steps as a file of sh that stops at the first failure.
 // Where something is unsupported it stops before it begins, until that line is
-// taken out by whoever knows better. What the file says is done is a comment.
+// taken out by whoever knows better. Only what is to do runs: what the
+// file shows as done, or cannot show, is a comment.
 func (p *Plan) Script() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "#!/bin/sh\n# Isolates the cluster %s. The order matters.\nset -eu\n", p.place.cluster)
@@ -24,7 +25,7 @@ func (p *Plan) Script() []byte {
 	for i, s := range p.Steps {
 		fmt.Fprintf(&b, "\n# %d. %s (%s)\n# %s\n", i+1, s.Title, s.State, comment(s.Why))
 		for _, c := range s.Commands {
-			if s.State == Done || s.ID == "verify" {
+			if s.State != ToDo {
 				c = "# " + c
 			}
 			fmt.Fprintln(&b, c)

@@ -35,6 +35,17 @@ type factFlags struct {
 	extensions, endpoints, serviceTags, nsg string
 }
 
+// addCluster adds the flags of a cluster that exists, for commands that make no rules.
+func (f *factFlags) addCluster(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	f.monitorVia = "fqdn"
+	fs.StringVar(&f.cluster, "cluster", "", "the cluster: a `FILE` with the output of az aks show -o json (or the resource manager's JSON); - is stdin")
+	fs.StringVar(&f.extensions, "extensions", "", "a `FILE` with the output of az k8s-extension list -o json")
+	if err := cmd.MarkFlagRequired("cluster"); err != nil {
+		panic(err) // a flag that is not there
+	}
+}
+
 func (f *factFlags) add(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVar(&f.cluster, "cluster", "", "the cluster: a `FILE` with the output of az aks show -o json (or the resource manager's JSON); - is stdin")
