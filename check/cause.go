@@ -63,6 +63,14 @@ const (
 	HTTPRedirected
 	ServerError
 
+	NotRegistry
+	WantsSignIn
+	SignInRefused
+	PullDenied
+	NoArtefact
+	NoPlatform
+	WrongDigest
+
 	UDPSilent
 	UDPRefused
 	NotTime
@@ -132,6 +140,14 @@ var causes = [numCauses]struct {
 	HTTPRedirected: {"http-redirected", "http", true, false, "The answer leads to another site: a portal or a block page of a firewall."},
 	ServerError:    {"server-error", "http", false, true, "The genuine server answers that it is unwell: the network is open, and the service has a fault of its own. Try again."},
 
+	NotRegistry:   {"not-registry", "registry", false, false, "Something answers at the registry's name that is no registry: DNS or a proxy leads elsewhere."},
+	WantsSignIn:   {"wants-sign-in", "registry", false, true, "The registry answers and wants to know who asks. Nodes sign in as the kubelet's identity, which has to have AcrPull; give --credentials to try as somebody who has."},
+	SignInRefused: {"sign-in-refused", "registry", false, false, "The registry refuses the credentials: they have run out, or their identity is not known to it."},
+	PullDenied:    {"pull-denied", "registry", false, false, "The registry refuses the pull: the identity lacks AcrPull on it, or the request came in by its public name, which is closed; look at where the name leads."},
+	NoArtefact:    {"no-artefact", "registry", false, false, "The registry answers and has no such artefact, nor can it fetch it: the cache rule is missing or is not from mcr.microsoft.com/* to aks-managed-repository/*, or a mirror without a connection was not preloaded with it. Opening Microsoft's registry to the nodes would not help: they do not ask there."},
+	NoPlatform:    {"no-platform", "registry", false, false, "The artefact is there, and not for the nodes' system: it was copied without its index, or preloaded for other platforms."},
+	WrongDigest:   {"wrong-digest", "registry", false, false, "What comes is not what its digest says: a middlebox or a broken store changes it."},
+
 	UDPSilent:  {"udp-silent", "udp", true, false, "No answer: a firewall drops the datagrams, or the server keeps silent to strangers."},
 	UDPRefused: {"udp-refused", "udp", true, false, "An ICMP error says that the datagrams are refused: a firewall rejects them, or nothing listens there."},
 	NotTime:    {"not-time", "udp", false, false, "The answer is not the time: it is no valid NTP, or the server says that it does not know."},
@@ -145,7 +161,7 @@ func (c Cause) String() string {
 	return "cause(" + strconv.Itoa(int(c)) + ")"
 }
 
-// Stage returns where it broke: dns, proxy, tcp, tls, api-server, http or udp; empty if nowhere.
+// Stage returns where it broke: dns, proxy, tcp, tls, api-server, http, registry or udp; empty if nowhere.
 func (c Cause) Stage() string {
 	if c < numCauses {
 		return causes[c].stage

@@ -27,8 +27,12 @@ type Host struct {
 	Roots     *x509.CertPool                                                                 // nil: the system's
 	ClusterCA *x509.CertPool                                                                 // signs the API server's certificate; nil: not known
 	Proxy     func(*url.URL) (*url.URL, error)                                               // nil: none
-	Patience  time.Duration                                                                  // for each answer; zero: 4 s
-	Now       func() time.Time                                                               // nil: time.Now
+	// Credentials are told to the registries of Registry and Artefact targets that want them, each only if it signs its
+	// clients in itself; nil: none.
+	Credentials *url.Userinfo
+
+	Patience time.Duration    // for each answer; zero: 4 s
+	Now      func() time.Time // nil: time.Now
 }
 
 const (

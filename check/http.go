@@ -43,6 +43,9 @@ var answers = []struct {
 	{"snapshot.ubuntu.com", "/ubuntu/", nil},
 	{"security.ubuntu.com", "/ubuntu/", nil},
 	{"azure.archive.ubuntu.com", "/ubuntu/", nil},
+	{"*.*.data.azurecr.io", "/", []int{400, 401, 403, 404}}, // without a blob's signed address it has nothing for anybody
+	{"*.*.data.azurecr.cn", "/", []int{400, 401, 403, 404}},
+	{"*.*.data.azurecr.us", "/", []int{400, 401, 403, 404}},
 	{"*.azurecr.io", "/v2/", []int{401}},
 	{"*.azurecr.cn", "/v2/", []int{401}},
 	{"*.azurecr.us", "/v2/", []int{401}},
@@ -114,7 +117,7 @@ type answer struct {
 	status   string // for people
 	header   http.Header
 	location *url.URL // where a redirection leads; nil without one
-	body     []byte   // at most maxBody
+	body     []byte   // at most as much as was asked for
 }
 
 // get sends one request over c and reads the answer's beginning. With a proxy the target is absolute (RFC 9112 section
@@ -135,10 +138,15 @@ func get(c net.Conn, t Target, path string, proxy *url.URL) (answer, error) {
 	if err != nil {
 		return answer{}, fault(Interrupted, "%s", err)
 	}
+	return send(c, req, proxy != nil, maxBody)
+}
+
+// send sends a request, the last over c, and reads at most limit bytes of the answer's body.
+func send(c net.Conn, req *http.Request, toProxy bool, limit int64) (answer, error) {
 	req.Close = true
 	req.Header.Set("User-Agent", "tidegate-check")
 	write := req.Write
-	if proxy != nil {
+	if toProxy {
 		write = req.WriteProxy
 	}
 	if err := write(c); err != nil {
@@ -150,8 +158,8 @@ func get(c net.Conn, t Target, path string, proxy *url.URL) (answer, error) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	a := answer{code: resp.StatusCode, status: clip(resp.Status), header: resp.Header}
-	a.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxBody)) // what is there of it is enough
-	a.location, _ = resp.Location()                            // none is no error
+	a.body, _ = io.ReadAll(io.LimitReader(resp.Body, limit)) // what is there of it is enough
+	a.location, _ = resp.Location()                          // none is no error
 	return a, nil
 }
 

@@ -25,6 +25,8 @@ var probes = map[Kind]Probe{
 	TCP:          probeTCP,
 	UDP:          probeUDP,
 	Lookup:       probeLookup,
+	Registry:     probeRegistry,
+	Artefact:     probeArtefact,
 }
 
 // parallel is how many targets are tried at once: a cluster's rules are done in the time of the slowest, and it is

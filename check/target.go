@@ -22,7 +22,9 @@ const (
 	NTP          Kind = "ntp"
 	TCP          Kind = "tcp"
 	UDP          Kind = "udp"
-	Lookup       Kind = "lookup" // only DNS is asked
+	Lookup       Kind = "lookup"   // only DNS is asked
+	Registry     Kind = "registry" // a registry of images
+	Artefact     Kind = "artefact" // something that a registry has to have
 )
 
 // A Target is one thing to try.
@@ -31,8 +33,10 @@ type Target struct {
 	Name      egress.Name     `json:"name,omitzero"` // zero: by address only
 	Addr      netip.Addr      `json:"addr,omitzero"` // invalid: DNS is asked for Name
 	Port      uint16          `json:"port"`
-	Rules     []string        `json:"rules,omitempty"`   // that permit it, by id
-	Endpoint  egress.Endpoint `json:"endpoint,omitzero"` // as the first of them writes it
+	Image     string          `json:"image,omitempty"`    // of an artefact, such as a/b:tag
+	Platform  string          `json:"platform,omitempty"` // for which it has to be there, such as linux/amd64:ubuntu 22.04; empty: any
+	Rules     []string        `json:"rules,omitempty"`    // that permit it, by id
+	Endpoint  egress.Endpoint `json:"endpoint,omitzero"`  // as the first of them writes it
 	Need      egress.Need     `json:"need"`
 	Why       string          `json:"why,omitempty"`
 	Forbidden bool            `json:"forbidden,omitempty"` // it must not be reached
@@ -48,12 +52,19 @@ func (t Target) String() string {
 			host = "[" + host + "]"
 		}
 	}
-	return fmt.Sprintf("%s://%s:%d", t.Kind, host, t.Port)
+	text := fmt.Sprintf("%s://%s:%d", t.Kind, host, t.Port)
+	if t.Image != "" {
+		text += "/" + t.Image
+	}
+	if t.Platform != "" {
+		text += " for " + t.Platform
+	}
+	return text
 }
 
 // same reports whether both are one question to one place.
 func (t Target) same(o Target) bool {
-	return t.Kind == o.Kind && t.Name == o.Name && t.Addr == o.Addr && t.Port == o.Port && t.Forbidden == o.Forbidden
+	return t.Kind == o.Kind && t.Name == o.Name && t.Addr == o.Addr && t.Port == o.Port && t.Image == o.Image && t.Platform == o.Platform && t.Forbidden == o.Forbidden
 }
 
 // Skipped is an endpoint that was not tried, and why: what cannot be tried is never silently passed over.

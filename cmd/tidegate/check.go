@@ -70,15 +70,20 @@ something could not be proven.`,
 	}
 	f.addTargets(cmd)
 	cmd.Flags().StringVar(&f.plan, "plan", "", "a `FILE` with what to try, as check manifest writes it; - is stdin")
+	f.addHost(cmd)
+	outputFlag(cmd, &f.output, "text", "json", "junit")
+	cmd.AddCommand(checkManifestCommand())
+	return cmd
+}
+
+// addHost adds the flags that say from where.
+func (f *checkFlags) addHost(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.ca, "ca", "", "a `FILE` with the cluster's authority, which signs the API server's certificate (default: where nodes and pods have it)")
 	cmd.Flags().StringVar(&f.roots, "roots", "", "a `FILE` with the authorities to trust in the place of this machine's")
 	cmd.Flags().StringSliceVar(&f.dns, "dns", nil, "DNS servers to ask in the place of this machine's")
 	cmd.Flags().StringVar(&f.proxy, "proxy", "", "the HTTP proxy's `URL` (default: HTTPS_PROXY and HTTP_PROXY, then the cluster's)")
 	cmd.Flags().StringVar(&f.noProxy, "no-proxy", "", "names that do not go through it, by commas (default: NO_PROXY)")
 	cmd.Flags().DurationVar(&f.patience, "patience", 4*time.Second, "how long to wait for each answer")
-	outputFlag(cmd, &f.output, "text", "json", "junit")
-	cmd.AddCommand(checkManifestCommand())
-	return cmd
 }
 
 // addTargets adds the flags that say what to try.

@@ -163,6 +163,8 @@ type checkItem struct {
 	Kind      check.Kind      `json:"kind"`
 	Rules     []string        `json:"rules,omitempty"`
 	Endpoint  egress.Endpoint `json:"endpoint,omitzero"`
+	Image     string          `json:"image,omitempty"`
+	Platform  string          `json:"platform,omitempty"`
 	Need      egress.Need     `json:"need"`
 	Why       string          `json:"why,omitempty"`
 	Forbidden bool            `json:"forbidden,omitempty"`
@@ -183,7 +185,7 @@ func (r *checkReport) document() checkDocument {
 	for _, x := range r.Results {
 		d.Results = append(d.Results, checkItem{
 			Target: x.Target.String(), Kind: x.Target.Kind, Rules: x.Target.Rules, Endpoint: x.Target.Endpoint,
-			Need: x.Target.Need, Why: x.Target.Why, Forbidden: x.Target.Forbidden,
+			Image: x.Target.Image, Platform: x.Target.Platform, Need: x.Target.Need, Why: x.Target.Why, Forbidden: x.Target.Forbidden,
 			Outcome: x.Outcome, Stage: x.Cause.Stage(), Cause: x.Cause, Detail: x.Detail, Likely: x.Cause.Likely(), Seconds: x.Took.Seconds(),
 		})
 	}

@@ -35,7 +35,7 @@ type factFlags struct {
 	extensions, endpoints, serviceTags, nsg string
 }
 
-// addCluster adds the flags of a cluster that exists, for commands that make no rules.
+// addCluster adds the flags of a cluster that exists, for commands about isolation.
 func (f *factFlags) addCluster(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	f.monitorVia = "fqdn"
