@@ -1,6 +1,7 @@
 package aks
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -81,11 +82,12 @@ func (c *Cluster) isolatedNotes() []Note {
 	if !c.CachedArtifacts {
 		notes = append(notes, Note{Warning, "isolated-direct", "", "The cluster has no way out and bootstrapProfile.artifactSource is not Cache: nodes cannot fetch their images."})
 	}
-	if c.Has(KeyVault) {
-		notes = append(notes, Note{Info, "private-endpoint", "keyvault/vaults", "Reach key vaults by a private endpoint, with the zone " + clouds[c.Cloud].vaultZone + "."})
+	about := map[Feature]string{KeyVault: "keyvault/vaults", Monitor: "monitor/logs"}
+	for _, e := range c.PrivateEndpoints()[1:] { // the first is the registry, which is among the private checks
+		notes = append(notes, Note{Info, "private-endpoint", about[e.Feature], fmt.Sprintf("Reach %s by a private endpoint (group %s), %s. %s", e.Service, e.Group, e.inZones(), e.Why)})
 	}
-	if c.Has(Monitor) {
-		notes = append(notes, Note{Info, "private-endpoint", "monitor/logs", "Send to Azure Monitor by private endpoints: the Azure Monitor workspace for managed Prometheus, the Log Analytics workspace for Container insights."})
+	for _, f := range c.Openings() {
+		notes = append(notes, Note{Warning, "opening", "", fmt.Sprintf("%s is on (%s) and reaches hosts for which no private endpoint is known: it does not work until they are opened, as a scenario of its own.", f, strings.Join(c.Features[f], ", "))})
 	}
 	return notes
 }

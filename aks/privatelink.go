@@ -106,3 +106,46 @@ func (c *Cluster) RegistryDataName(registry string) string {
 
 // RegistryZone is the private DNS zone of registries in the cluster's cloud.
 func (c *Cluster) RegistryZone() string { return clouds[c.Cloud].registryZone }
+
+// WhenIsolated says what takes the place of a row in an isolated cluster.
+func WhenIsolated(r *Row) string {
+	for _, f := range r.When {
+		for _, l := range privateLinks {
+			if f == l.Feature && f != "" {
+				return "a private endpoint to " + l.Service + " (group " + l.Group + ") takes its place, and it is not opened."
+			}
+		}
+	}
+	var on []string
+	for _, f := range r.When {
+		if needsHosts(f) {
+			on = append(on, string(f))
+		}
+	}
+	switch {
+	case r.neverOpened():
+		return "never opened. Nodes have images and packages from the registry that they boot from; what is missing there is for its cache rule, its private endpoint and its DNS to mend."
+	case len(on) > 0:
+		return "an opening of its own, without which " + strings.Join(on, ", ") + " does not work."
+	case r.ID == "core/apiserver":
+		return "reached inside the network, by its private name or in a subnet of the network."
+	case r.Section == "required-fqdn" || r.Section == "recommended":
+		return "not needed: nodes boot and are renewed without it."
+	}
+	return ""
+}
+
+// neverOpened reports whether some line of the row is of a host that isolated
+// clusters do not ask.
+func (r *Row) neverOpened() bool {
+	for _, l := range r.everyLine {
+		ts, _ := l.templates()
+		for _, t := range ts {
+			to, err := t.fill(anything)
+			if err == nil && slices.ContainsFunc(to, NeverOpened) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -45,6 +45,10 @@ type Result struct {
 	Private  []Check // what has to be reachable inside the network in the place of rules
 	Seen     []Seen  // what will be seen and opens nothing
 
+	// Endpoints are how an isolated cluster reaches services of Azure, in the place
+	// of rules; others have none.
+	Endpoints []PrivateEndpoint
+
 	// APIServer is the name by which nodes know the API server; zero if unknown.
 	APIServer egress.Name
 
@@ -89,6 +93,7 @@ func (c Cluster) Rules(o Options) (Result, error) {
 	res.MayResolve = c.mayResolve()
 	if c.Has(Isolated) {
 		res.MayResolve = append(res.MayResolve, b.behindPrivateEndpoints()...)
+		res.Endpoints = c.PrivateEndpoints()
 		b = builder{}
 	}
 	res.Rules = b.rules

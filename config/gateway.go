@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tidegate.io/tidegate/aks"
 	"tidegate.io/tidegate/egress"
 )
 
@@ -64,6 +65,7 @@ type Cluster struct {
 	DNS        DNS
 	Resolvable []egress.Pattern // names of its own that may be resolved and open nothing, such as a private API server's
 	Benign     []egress.Pattern // names that will be seen, and whose denial does no harm
+	Facts      aks.Cluster      // what its rules come from
 }
 
 // Policy compiles the rules.

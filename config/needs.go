@@ -30,6 +30,7 @@ func (r *reader) needs(c *Cluster, fa fileAKS) error {
 	} else if err != nil {
 		return lineError{fa.line, fmt.Sprintf("cluster %s: %v", c.Name, err)}
 	}
+	c.Facts = facts
 	c.APIServer = res.APIServer
 	c.Resolvable = res.MayResolve
 	for _, rule := range res.Egress() {

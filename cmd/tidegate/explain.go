@@ -75,6 +75,8 @@ type needing struct {
 	Source  string      `json:"source"`
 	Lines   []needLine  `json:"lines"`
 	Notes   []string    `json:"notes"`
+
+	Isolated string `json:"isolated,omitempty"` // what takes its place in a network isolated cluster
 }
 
 type needLine struct {
@@ -126,6 +128,7 @@ func describe(f *aks.Finding) needing {
 	r := f.Row
 	n := needing{
 		ID: r.ID, Section: r.Section, Need: r.Need, When: []string{}, Why: r.Why, Breaks: r.Breaks, Source: r.Source, Lines: []needLine{}, Notes: []string{},
+		Isolated: aks.WhenIsolated(r),
 	}
 	for _, w := range r.When {
 		n.When = append(n.When, string(w))
@@ -202,6 +205,9 @@ func (n *needing) print(w io.Writer, p paint) {
 	writeColumns(w, "    ", rows)
 	for _, note := range append(n.remarks(), n.Notes...) {
 		fmt.Fprintf(w, "  %s\n", wrap("    ", "* "+note))
+	}
+	if n.Isolated != "" {
+		fmt.Fprintf(w, "  %s\n", wrap("  ", "In an isolated cluster: "+n.Isolated))
 	}
 	fmt.Fprintf(w, "  %s\n", p.dim(n.Source))
 }

@@ -18,7 +18,7 @@ type stage struct {
 }
 
 // notHere are the commands whose examples act on the machine or the network; their flags are parsed only.
-var notHere = []string{"tidegate check", "tidegate gateway run", "tidegate gateway status", "tidegate gateway reload", "tidegate lab", "tidegate lab exec", "tidegate webhook run", "tidegate webhook rotate"}
+var notHere = []string{"tidegate check", "tidegate gateway run", "tidegate gateway status", "tidegate gateway reload", "tidegate lab", "tidegate lab exec", "tidegate webhook run", "tidegate webhook rotate", "tidegate isolated check"}
 
 // others are what other programs in the examples print.
 var others = map[string]string{

@@ -63,6 +63,8 @@ type ruleList struct {
 	MayResolve []egress.Pattern `json:"mayResolve"`
 	Seen       []seenItem       `json:"seen"`
 	Notes      []aks.Note       `json:"notes"`
+
+	Endpoints []aks.PrivateEndpoint `json:"privateEndpoints,omitempty"` // of an isolated cluster
 }
 
 type clusterItem struct {
@@ -99,6 +101,7 @@ func listRules(c *aks.Cluster, res *aks.Result) ruleList {
 		APIVersion: apiVersion, Kind: "Rules", Edition: res.Edition, AsStated: res.AsStated,
 		Cluster: clusterItem{c.Name, c.Cloud, c.Region, res.APIServer, c.OutboundType, orEmpty(c.On()), c.Subnets},
 		Items:   []ruleItem{}, Private: orEmpty(res.Private), MayResolve: orEmpty(res.MayResolve), Seen: []seenItem{}, Notes: orEmpty(res.Notes),
+		Endpoints: res.Endpoints,
 	}
 	for _, r := range res.Rules {
 		l.Items = append(l.Items, ruleItem{r.ID, r.Section, r.Need, r.State, r.To, r.Stated, r.Why, r.Because, r.Source, orEmpty(r.Rows)})
@@ -194,6 +197,12 @@ func tableRules(w io.Writer, p paint, c *aks.Cluster, res *aks.Result) {
 		fmt.Fprintf(w, "\n%s\n%s", p.bold(aks.SectionTitle(s[0].Section)), strings.Join(lines[heads[i]:end], ""))
 	}
 	tablePrivate(w, p, res.Private)
+	if len(res.Endpoints) > 0 {
+		fmt.Fprintf(w, "\n%s\n", p.bold("In the place of rules: private endpoints"))
+	}
+	for _, e := range res.Endpoints {
+		textEndpoint(w, p, e)
+	}
 }
 
 // tableRows is a rule with its endpoints one below the other, last in the row

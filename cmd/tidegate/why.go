@@ -22,6 +22,7 @@ import (
 // whyFlags are what is known besides the text.
 type whyFlags struct {
 	flows, config string
+	cluster       string
 	to            string
 	since, until  string
 	margin        time.Duration
@@ -45,6 +46,7 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
   tidegate why 'Failed to pull image "mcr.microsoft.com/oss/kubernetes/pause:3.6": i/o timeout'
   tidegate why /var/log/azure/cluster-provision.log --flows flows.jsonl --config gateway.yaml
   tidegate why 50 --to azure-firewall
+  tidegate why 207 --cluster prod.json
   kubectl get events -A -o json | tidegate why -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,6 +78,7 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
 	}
 	cmd.Flags().StringVar(&f.flows, "flows", "", "the gateway's flow log or Azure Firewall's log, a `FILE` of JSON lines")
 	cmd.Flags().StringVar(&f.config, "config", "", "the gateway's `FILE`, to be asked whether its policy permits what was being reached")
+	cmd.Flags().StringVar(&f.cluster, "cluster", "", "the cluster's `FILE`, as az aks show -o json prints it: a network isolated one is never advised to open Microsoft's registry")
 	cmd.Flags().StringVar(&f.to, "to", "", "write what to change in this `FORMAT`, as of export (default: for a gateway's file)")
 	cmd.Flags().StringVar(&f.since, "since", "", "look at flows from this time on, as in 2026-11-25T17:40:00Z (default: the text's first time, less --margin)")
 	cmd.Flags().StringVar(&f.until, "until", "", "look at flows up to this time (default: the text's last time, and --margin)")
@@ -138,6 +141,7 @@ type whyEndpoint struct {
 	When      []string        `json:"when,omitempty"`      // the features that need it
 	Permitted string          `json:"permitted,omitempty"` // by which rule of the gateway's file
 	Denied    *egress.Reason  `json:"denied,omitempty"`    // why the gateway's policy does not
+	Isolated  bool            `json:"isolated,omitempty"`  // it is not to be opened: the registry of an isolated cluster has it
 }
 
 func (f *whyFlags) explain(found []why.Finding) ([]whyItem, error) {
@@ -152,6 +156,15 @@ func (f *whyFlags) explain(found []why.Finding) ([]whyItem, error) {
 			return nil, err
 		}
 	}
+	var given *aks.Cluster
+	if f.cluster != "" {
+		c, err := readFile(f.cluster, nil, aks.Read)
+		if err != nil {
+			return nil, err
+		}
+		given = &c
+	}
+	isolated := isolatedOf(given, gateway)
 	for i := range found {
 		if found[i].APIServer && gateway != nil {
 			found[i].Endpoints = append(found[i].Endpoints, apiServers(gateway)...)
@@ -175,7 +188,10 @@ func (f *whyFlags) explain(found []why.Finding) ([]whyItem, error) {
 			s := searches[i]
 			item.Window, item.Flows, item.Denials = &whyWindow{s.Window.From, s.Window.To}, &s.Flows, s.Denials
 		}
-		if err := item.advise(gateway != nil, f.to); err != nil {
+		if isolated != nil && !item.Inside {
+			item.adviseOnFlows(false)
+			item.adviseIsolated(isolated)
+		} else if err := item.advise(gateway != nil, f.to); err != nil {
 			return nil, err
 		}
 		items = append(items, item)

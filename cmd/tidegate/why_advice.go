@@ -208,6 +208,9 @@ func (i *whyItem) printReaching(w io.Writer, p paint) {
 			}
 		}
 		verdict := ""
+		if k.Isolated {
+			rule = "not to be opened: an isolated cluster has it from its registry"
+		}
 		switch {
 		case k.Denied != nil:
 			verdict = p.red("the gateway denies it: " + k.Denied.String())

@@ -11,7 +11,7 @@ set -eu
 
 # 3. Image every node anew (unseen)
 # A node learns where to pull from only when it boots. Without this, closing the way out cuts off the nodes that are there.
-az aks upgrade --resource-group rg-ni --name aks-ni --node-image-only --yes
+# az aks upgrade --resource-group rg-ni --name aks-ni --node-image-only --yes
 
 # 4. Close the way out (done)
 # Only now: nothing that nodes need is outside any more.
