@@ -64,6 +64,19 @@ func TestCallersServers(t *testing.T) {
 		}
 	}
 	apart(t, l)
+	for _, own := range []bool{true, false} {
+		l.DNSElsewhere(own)
+		asked := func(s *lab.Seen) bool {
+			return s.Proto == "dns" && s.Name == "dns.example" && s.Local.Addr() == lab.AzureDNS
+		}
+		before := len(l.Record.Find(asked))
+		if _, err := l.Node(1).Lookup(t.Context(), "dns.example", false); err != nil {
+			t.Errorf("DNS elsewhere %t: %v", own, err)
+		}
+		if passed := len(l.Record.Find(asked)) > before; passed == own {
+			t.Errorf("DNS elsewhere %t: a question passes the gateway: %t", own, passed)
+		}
+	}
 }
 
 func get(t *testing.T, l *lab.Lab, host string) string {
