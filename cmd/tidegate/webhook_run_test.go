@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -210,6 +211,23 @@ func TestWebhookIsNotReadyWithAnExpiredCertificate(t *testing.T) {
 			return fmt.Errorf("%s: %s, %w", r.Status, b, err)
 		}
 		return nil
+	})
+}
+
+// TestSparing: whoever fails to shake hands a thousand times does not fill the log.
+func TestSparing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		w := &sparing{to: &out}
+		for range 1000 {
+			fmt.Fprintln(w, "handshake")
+		}
+		time.Sleep(time.Minute)
+		fmt.Fprintln(w, "last")
+		want := strings.Repeat("handshake\n", linesAMinute) + "and 990 more such lines since 2000-01-01T00:00:00Z\nlast\n"
+		if out.String() != want {
+			t.Errorf("log:\n%s\nwant:\n%s", out.String(), want)
+		}
 	})
 }
 
