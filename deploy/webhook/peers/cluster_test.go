@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 const apiName = "demo-abc123.hcp.westeurope.azmk8s.io"
@@ -48,6 +50,7 @@ func asset(t *testing.T, name string) string {
 // openCluster starts etcd and kube-apiserver, and builds the program.
 func openCluster(t *testing.T) *cluster {
 	t.Helper()
+	ctrllog.SetLogger(logr.Discard()) // or envtest complains that nobody has
 	c := &cluster{t: t, tidegate: filepath.Join(t.TempDir(), "tidegate")}
 	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(asset(t, "kube-apiserver"))}
 	build := exec.Command("go", "build", "-o", c.tidegate, "./cmd/tidegate")
