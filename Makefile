@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-webhook fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-webhook test-bin e2e e2e-short fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -49,6 +49,16 @@ test-exporters: ## what export writes, read by the programs it is for
 
 test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
 	cd deploy/webhook/peers && $(GO) test .
+
+test-bin: ## etcd, the API server, the kubelet, containerd, konnectivity, kubectl: built once, into bin/parts
+	scripts/setup-e2e
+	scripts/test-bin
+
+e2e: test-bin ## a real node, tunnel and API server behind the real gateway; as root
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -timeout 20m ./e2e
+
+e2e-short: test-bin ## the shortest of them: the node is ready, its pod runs and is heard
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -short -timeout 5m ./e2e
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
