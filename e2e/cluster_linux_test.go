@@ -1,8 +1,8 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -142,6 +142,16 @@ func (c *cluster) write(name string, text []byte) {
 	}
 }
 
+// mkdir makes directories in the cluster's.
+func (c *cluster) mkdir(names ...string) {
+	c.t.Helper()
+	for _, name := range names {
+		if err := os.MkdirAll(c.path(name), 0o755); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 // A process is one of the cluster's parts.
 type process struct {
 	name string
@@ -194,24 +204,32 @@ func part(name string, args ...string) *exec.Cmd {
 
 // kubectl runs kubectl as an administrator, beside the API server, and returns its output, standard error included.
 func (c *cluster) kubectl(ctx context.Context, args ...string) (string, error) {
-	out, err := os.CreateTemp(c.dir, "kubectl")
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(out.Name())
-	defer out.Close()
 	cmd := exec.CommandContext(ctx, filepath.Join(parts(), "kubectl"), append([]string{"--kubeconfig", c.path("admin.kubeconfig")}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+c.dir)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := c.control.Start(cmd); err != nil {
+	return output(c.control, cmd)
+}
+
+// output runs a command in a box, and returns what it writes to standard output and error; the error holds it too.
+func output(in *lab.Node, cmd *exec.Cmd) (string, error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := in.Start(cmd); err != nil {
 		return "", err
 	}
-	err = cmd.Wait()
-	text, readErr := os.ReadFile(out.Name())
+	err := cmd.Wait()
 	if err != nil {
-		err = fmt.Errorf("kubectl %q: %w\n%s", args, err, text)
+		err = fmt.Errorf("%s %q: %w\n%s", filepath.Base(cmd.Path), cmd.Args[1:], err, out.String())
 	}
-	return string(text), errors.Join(err, readErr)
+	return out.String(), err
+}
+
+// must is for a command that has to work.
+func (c *cluster) must(out string, err error) string {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
 }
 
 // connect makes the client of the test itself.

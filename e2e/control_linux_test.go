@@ -62,6 +62,7 @@ var controllers = []string{
 const graceful = 6 * time.Second
 
 // startAPIServer starts it as AKS does, as far as a node can tell: one port, one name, and no way to the nodes of its own.
+// Nothing makes the addresses of services work here, so it calls webhooks at those of their endpoints.
 func (c *cluster) startAPIServer() {
 	cert, key := c.serverFiles()
 	c.run(c.control, "kube-apiserver", part("kube-apiserver", "--etcd-servers=http://127.0.0.1:2379", "--storage-media-type=application/json",
@@ -71,7 +72,7 @@ func (c *cluster) startAPIServer() {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file", c.path("accounts.pub"),
 		"--service-account-signing-key-file", c.path("accounts.key"), "--kubelet-preferred-address-types=InternalIP",
 		"--kubelet-client-certificate", c.path("admin.crt"), "--kubelet-client-key", c.path("admin.key"),
-		"--egress-selector-config-file", c.path("egress.yaml")))
+		"--egress-selector-config-file", c.path("egress.yaml"), "--enable-aggregator-routing=true"))
 }
 
 // front takes what arrives at the API server's public address, and tells the tunnel from the API by its ALPN.

@@ -19,11 +19,7 @@ const nodeName = "node1"
 // through the gateway; ready waits for that.
 func (c *cluster) startNode() {
 	c.t.Helper()
-	for _, dir := range []string{"containerd", "containerd-state", "kubelet", "pods", "certs", "cni"} {
-		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
-			c.t.Fatal(err)
-		}
-	}
+	c.mkdir("containerd", "containerd-state", "kubelet", "pods", "certs", "cni")
 	c.write("containerd.toml", fmt.Appendf(nil, containerdConfig,
 		c.path("containerd"), c.path("containerd-state"), c.path("containerd.sock"), pauseImage, c.path("cni")))
 	c.write("cni/10-lab.conflist", []byte(cniConfig))
@@ -120,27 +116,25 @@ func (c *cluster) ready() {
 	})
 }
 
-// pod creates a pod of the app on the node, in namespace default, with annotations as "key=value".
-func (c *cluster) pod(name string, args []string, annotations ...string) *corev1.Pod {
-	c.t.Helper()
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", Annotations: map[string]string{}},
+// appPod is a pod of the app on the node, in its network.
+func appPod(name string, args ...string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
 		Spec: corev1.PodSpec{
 			NodeName: nodeName, HostNetwork: true, DNSPolicy: corev1.DNSDefault,
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers:  []corev1.Container{{Name: "app", Image: appImage, Args: args}},
 		},
 	}
-	for _, a := range annotations {
-		k, v, _ := strings.Cut(a, "=")
-		pod.Annotations[k] = v
-	}
-	var made *corev1.Pod
-	c.until("the pod is created", startTimeout, func() (err error) { // as soon as there is a service account
-		made, err = c.client.CoreV1().Pods("default").Create(c.t.Context(), pod, metav1.CreateOptions{})
+}
+
+// create makes a pod, as soon as its namespace has a service account.
+func (c *cluster) create(p *corev1.Pod) {
+	c.t.Helper()
+	c.until("pod "+p.Name+" is created", startTimeout, func() error {
+		_, err := c.client.CoreV1().Pods(p.Namespace).Create(c.t.Context(), p, metav1.CreateOptions{})
 		return err
 	})
-	return made
 }
 
 // runs waits until the pod is running.

@@ -108,7 +108,7 @@ current-context: lab
 // which pods know it.
 func (c *cluster) serverFiles() (cert, key string) {
 	c.t.Helper()
-	leaf, err := c.CA.Leaf(c.name, c.addr)
+	leaf, err := c.CA.Sign(c.name, c.addr, serviceAddr.Addr())
 	if err != nil {
 		c.t.Fatal(err)
 	}
