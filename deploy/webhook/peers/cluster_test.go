@@ -28,23 +28,24 @@ type cluster struct {
 	admin              string // its kubeconfig
 	account            string // the kubeconfig of the webhook's service account
 	tidegate, manifest string
+	tools              string // where kubectl is
 }
 
-// require is the variable with which a missing program is an error.
-const require = "TIDEGATE_REQUIRE_KUBE"
-
-// asset is a program in the folder that KUBEBUILDER_ASSETS names.
-func asset(t *testing.T, name string) string {
+// part is a program that scripts/test-bin has built. Where it is missing the test
+// is skipped, which TIDEGATE_E2E=required forbids.
+func part(t *testing.T, name string) string {
 	t.Helper()
-	path := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), name)
-	if _, err := os.Stat(path); os.Getenv("KUBEBUILDER_ASSETS") != "" && err == nil {
-		return path
+	path, err := filepath.Abs(filepath.Join("../../../bin/parts", name))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if os.Getenv(require) != "" {
-		t.Fatalf("KUBEBUILDER_ASSETS=%q: no %s in it", os.Getenv("KUBEBUILDER_ASSETS"), name)
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("TIDEGATE_E2E") == "required" {
+			t.Fatalf("not built (make test-bin): %v", err)
+		}
+		t.Skipf("SKIPPED: no %s has been built (make test-bin); TIDEGATE_E2E=required makes this an error", name)
 	}
-	t.Skipf("SKIPPED: KUBEBUILDER_ASSETS names no folder with %s; %s=1 makes this an error", name, require)
-	return ""
+	return path
 }
 
 // openCluster starts etcd and kube-apiserver, and builds the program.
@@ -52,7 +53,8 @@ func openCluster(t *testing.T) *cluster {
 	t.Helper()
 	ctrllog.SetLogger(logr.Discard()) // or envtest complains that nobody has
 	c := &cluster{t: t, tidegate: filepath.Join(t.TempDir(), "tidegate")}
-	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(asset(t, "kube-apiserver"))}
+	c.tools = filepath.Dir(part(t, "kubectl"))
+	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(part(t, "kube-apiserver"))}
 	build := exec.Command("go", "build", "-o", c.tidegate, "./cmd/tidegate")
 	build.Dir = "../../.."
 	if out, err := build.CombinedOutput(); err != nil {
@@ -91,7 +93,7 @@ func installed(t *testing.T) (*cluster, *replica) {
 func (c *cluster) controllers() {
 	c.t.Helper()
 	var log bytes.Buffer
-	cmd := exec.Command(asset(c.t, "kube-controller-manager"), "--kubeconfig", c.admin, "--leader-elect=false", "--secure-port=0",
+	cmd := exec.Command(part(c.t, "kube-controller-manager"), "--kubeconfig", c.admin, "--leader-elect=false", "--secure-port=0",
 		"--controllers=deployment-controller,replicaset-controller,daemonset-controller")
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -137,7 +139,7 @@ func (c *cluster) command(stdin []byte, name string, args ...string) string {
 
 func (c *cluster) kubectl(stdin string, args ...string) string {
 	c.t.Helper()
-	return c.command([]byte(stdin), "kubectl", append([]string{"--kubeconfig", c.admin}, args...)...)
+	return c.command([]byte(stdin), filepath.Join(c.tools, "kubectl"), append([]string{"--kubeconfig", c.admin}, args...)...)
 }
 
 // point makes the API server find a replica on this machine: under the name that

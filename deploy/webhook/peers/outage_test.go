@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -70,7 +71,7 @@ func (c *cluster) together(n int) (patched int) {
 	c.t.Helper()
 	cmds, outs := make([]*exec.Cmd, n), make([]bytes.Buffer, n)
 	for i := range cmds {
-		cmds[i] = exec.Command("kubectl", "--kubeconfig", c.admin, "create", "-o", "json", "-f", "-")
+		cmds[i] = exec.Command(filepath.Join(c.tools, "kubectl"), "--kubeconfig", c.admin, "create", "-o", "json", "-f", "-")
 		cmds[i].Stdin = strings.NewReader(`{"apiVersion":"v1","kind":"Pod","metadata":{"generateName":"p-","namespace":"kube-system"},
 			"spec":{"nodeName":"node-1","containers":[{"name":"a","image":"a"}]}}`)
 		cmds[i].Stdout, cmds[i].Stderr = &outs[i], os.Stderr

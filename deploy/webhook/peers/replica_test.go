@@ -68,7 +68,7 @@ func (c *cluster) replica() *replica {
 // mount shows the Secret's files, if its version is not the one that is shown
 // already, as the kubelet does: all at once, by a link. It returns the version.
 func (r *replica) mount(shown string) string {
-	out, err := exec.Command("kubectl", "--kubeconfig", r.c.admin, "-n", namespace, "get", "secret", "tidegate-webhook", "-o", "json").Output()
+	out, err := exec.Command(filepath.Join(r.c.tools, "kubectl"), "--kubeconfig", r.c.admin, "-n", namespace, "get", "secret", "tidegate-webhook", "-o", "json").Output()
 	var s corev1.Secret
 	if err != nil || json.Unmarshal(out, &s) != nil || s.ResourceVersion == shown {
 		return shown

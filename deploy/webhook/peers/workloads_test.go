@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestWorkloads(t *testing.T) {
 	}
 	for _, line := range lines(string(out)) {
 		if patch, ok := strings.CutPrefix(strings.TrimSpace(line), "kubectl "); ok {
-			c.command(nil, "sh", "-c", "kubectl --kubeconfig "+c.admin+" "+patch)
+			c.command(nil, "sh", "-c", filepath.Join(c.tools, "kubectl")+" --kubeconfig "+c.admin+" "+patch)
 		}
 	}
 	c.somePodOf("default", "misplaced-deployment", both)
