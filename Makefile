@@ -47,7 +47,7 @@ test-exporters: ## what export writes, read by the programs it is for
 	scripts/setup-exporters
 	TIDEGATE_REQUIRE=1 $(GO) test ./export
 
-test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
+test-webhook: ## the webhook against Helm's engine and, once test-bin has run, a real API server; a module of its own
 	cd deploy/webhook/peers && $(GO) test .
 
 test-bin: ## etcd, the API server, the kubelet, containerd, konnectivity, kubectl: built once, into bin/parts
@@ -56,6 +56,8 @@ test-bin: ## etcd, the API server, the kubelet, containerd, konnectivity, kubect
 
 e2e: test-bin ## a real node, tunnel and API server behind the real gateway; as root
 	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -timeout 20m ./e2e
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -run 'TestWebhookRenews|TestClocks' ./cmd/tidegate
+	cd deploy/webhook/peers && TIDEGATE_E2E=required $(GO) test .
 
 e2e-short: test-bin ## the shortest of them: the node is ready, its pod runs and is heard
 	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -short -timeout 5m ./e2e
