@@ -82,6 +82,7 @@ var changing = []struct {
 	form *regexp.Regexp
 	by   string
 }{
+	{regexp.MustCompile(`^at \S+: `), ""}, // the app's own words
 	{regexp.MustCompile(`(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?|\[[0-9a-f:]+\](?::\d+)?`), "…"},
 	{regexp.MustCompile(`tidegate/app-\d+`), "tidegate/app"},
 	{regexp.MustCompile(`sha256:[0-9a-f]{64}`), "sha256:…"},

@@ -46,6 +46,8 @@ var losses = []loss{
 	{"ubuntu/archive", "azure.archive.ubuntu.com", "Nodes get no security updates.", aptUpdate, ""},
 	{"ntp/time", "ntp.ubuntu.com", "An old node's clock drifts, and certificates stop being valid.", setClock, ""},
 	{"core/apiserver", "", "A new node does not register (exit 51).", func(c *cluster, n int) string { return fetch("https://"+c.name+"/healthz")(c, n) }, "through"},
+	{"core/apiserver", "", "`kubectl logs`, `exec` and webhooks fail while nodes stay Ready: the tunnel is down.", logs, "through"},
+	{"core/apiserver-address", "", "With `apiServer: by-name`: a pod without the annotation cannot talk to the API server.", byAddress, "through"},
 	{"core/apiserver", "", "A node that runs becomes NotReady.", renew, "through"}, // last: the node needs its time to come back
 }
 
@@ -74,7 +76,7 @@ func TestWhatAMissingRuleLooksLike(t *testing.T) {
 				b.t = t
 				defer func() { b.t = parent }()
 				b.enforce(way.dns, "")
-				b.ready()
+				b.recovers()
 				tries++
 				if said := l.try(b.cluster, tries); said != "" {
 					t.Fatalf("control: with all rules it fails too: %s", said)
@@ -113,7 +115,8 @@ func openBare(t *testing.T) *bare {
 	b := &bare{rules: rulesOf(t, string(lab.Example))}
 	isolated := strings.NewReplacer(`"artifactSource": "Direct"`, `"artifactSource": "Cache"`,
 		`"outboundType": "userDefinedRouting"`, `"outboundType": "none"`).Replace(string(lab.Example))
-	b.cluster = start(t, setting{aks: isolated, more: b.without("")})
+	b.cluster = start(t, setting{aks: isolated, more: b.without(""), tunnel: konnectivity})
+	b.startAgent()
 	for _, l := range losses {
 		if l.name != "" { // one address, so that DNS elsewhere and the gateway's own are of one mind
 			b.Zone.Move(l.name, b.Zone.Addrs(l.name)[0])
@@ -170,7 +173,11 @@ func (b *bare) enforce(dns, missing string) {
 	}
 	before := loaded()
 	file := lab.GatewayConfig("lab", b.without(missing))
-	b.write(lab.GatewayFile, []byte(strings.Replace(file, "    aks:", "    dns: "+dns+"\n    aks:", 1)))
+	file = strings.Replace(file, "    aks:", "    dns: "+dns+"\n    aks:", 1)
+	if missing == "core/apiserver-address" { // is not a rule of names, but a word
+		file = strings.Replace(file, "    aks:", "    apiServer: by-name\n    aks:", 1)
+	}
+	b.write(lab.GatewayFile, []byte(file))
 	if err := b.SignalGateway(syscall.SIGHUP); err != nil {
 		b.t.Fatal(err)
 	}
@@ -179,6 +186,16 @@ func (b *bare) enforce(dns, missing string) {
 			return errors.New("it has not")
 		}
 		return nil
+	})
+}
+
+// recovers waits until what a missing rule has broken works again.
+func (b *bare) recovers() {
+	b.t.Helper()
+	b.ready()
+	b.until("the tunnel is there", startTimeout, func() error {
+		_, err := b.kubectl(b.t.Context(), "logs", "first")
+		return err
 	})
 }
 
@@ -203,6 +220,9 @@ func (b *bare) named(t *testing.T, l loss, before int) egress.Reason {
 	return reason
 }
 
+// found is the rule that the name of what is lost leads to: the API server's address has the API server's name.
+func (l loss) found() string { return strings.TrimSuffix(l.rule, "-address") }
+
 // explains asks the program about what the flow log names.
 func (b *bare) explains(t *testing.T, l loss, s sight) {
 	t.Helper()
@@ -215,7 +235,7 @@ func (b *bare) explains(t *testing.T, l loss, s sight) {
 	if err == nil {
 		err = json.Unmarshal(out, &doc)
 	}
-	if err != nil || !slices.ContainsFunc(doc.Items, func(i struct{ ID string }) bool { return i.ID == l.rule }) {
+	if err != nil || !slices.ContainsFunc(doc.Items, func(i struct{ ID string }) bool { return i.ID == l.found() }) {
 		t.Errorf("explain %s does not lead to %s: %v\n%s", name, l.rule, err, out)
 	}
 	if s.reason.Advice() == "" {
@@ -243,7 +263,7 @@ func (b *bare) knowsWhy(t *testing.T, l loss, said string) {
 	}
 	for _, i := range doc.Items {
 		for _, r := range i.Reaching {
-			if slices.Contains(r.Rules, l.rule) && (r.Denied != "" || len(i.Denials) > 0) {
+			if slices.Contains(r.Rules, l.found()) && (r.Denied != "" || len(i.Denials) > 0) {
 				return
 			}
 		}
@@ -321,6 +341,42 @@ func setClock(c *cluster, _ int) string {
 		return ""
 	}
 	return out
+}
+
+// logs asks for a pod's logs as kubectl does, through the tunnel. While the tunnel is only just gone the API server has
+// other words for it, such as those of a connection that ends.
+func logs(c *cluster, _ int) (said string) {
+	c.t.Helper()
+	c.until("kubectl logs works, or the tunnel is gone", startTimeout, func() error {
+		out, err := c.kubectl(c.t.Context(), "logs", "first")
+		if err != nil && !strings.Contains(out, "No agent available") {
+			return err
+		}
+		if err != nil {
+			said = out
+		}
+		return nil
+	})
+	return said
+}
+
+// byAddress is a pod without the webhook's variables, which says how it fares with the API server.
+func byAddress(c *cluster, n int) (said string) {
+	c.t.Helper()
+	c.serve(fmt.Sprintf("proxy%d", n))
+	name := fmt.Sprintf("by-address-%d", n)
+	c.create(appPod(name, "once"))
+	c.until("the pod has tried", startTimeout, func() error {
+		out, err := c.kubectl(c.t.Context(), "logs", name)
+		if err == nil && out == "" {
+			err = errors.New("it says nothing yet")
+		}
+		if !strings.Contains(out, ": I am ") {
+			said = out
+		}
+		return err
+	})
+	return said
 }
 
 // renew waits until the node is known to be well, or until the cluster has missed it.

@@ -67,7 +67,7 @@ func TestCallersServers(t *testing.T) {
 	for _, own := range []bool{true, false} {
 		l.DNSElsewhere(own)
 		asked := func(s *lab.Seen) bool {
-			return s.Proto == "dns" && s.Name == "dns.example" && s.Local.Addr() == lab.AzureDNS
+			return s.Proto == "dns" && s.Name == "dns.example" && s.Remote.Addr() == lab.GatewayOutside[0]
 		}
 		before := len(l.Record.Find(asked))
 		if _, err := l.Node(1).Lookup(t.Context(), "dns.example", false); err != nil {
