@@ -40,23 +40,24 @@ func TestClientsThatDoNotUseTheName(t *testing.T) {
 	c.startNode()
 	c.ready()
 	old := c.api()
-	c.reachTheAPI(t, old)
+	c.reachTheAPI(t, c.Zone.Addrs(c.name))
 	c.reachNobodyElse(t)
 	c.podByService(t)
 
 	watch := c.watchByAddress(t, old)
-	moved := netip.AddrPortFrom(netip.MustParseAddr("20.77.1.9"), 443)
+	next := []netip.Addr{netip.MustParseAddr("20.77.1.9"), netip.MustParseAddr("2603:1077:1::9")}
+	moved := netip.AddrPortFrom(next[0], 443)
 	if out, err := c.openssl(unnamed[0].flags, moved); err == nil {
 		t.Errorf("the API server's next address is open before it is one: %s", out)
 	}
 	began := time.Now()
-	c.Zone.Move(c.name, moved.Addr())
+	c.Zone.Move(c.name, next...)
 	c.until("the new address is open", 2*time.Minute, func() error {
 		_, err := c.openssl(unnamed[0].flags, moved)
 		return err
 	})
 	t.Logf("the new address is open after %v", time.Since(began).Round(time.Second))
-	c.reachTheAPI(t, moved)
+	c.reachTheAPI(t, next)
 	c.event(t, watch, "after the move")
 	c.KillGateway()
 	c.event(t, watch, "while the gateway is dead")
@@ -64,7 +65,7 @@ func TestClientsThatDoNotUseTheName(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.event(t, watch, "after its restart")
-	c.reachTheAPI(t, moved)
+	c.reachTheAPI(t, next)
 }
 
 // api is the API server's IPv4 address at the moment, for who dials it without its name.
@@ -88,11 +89,13 @@ func (c *cluster) openssl(flags string, to netip.AddrPort) (string, error) {
 }
 
 // reachTheAPI reaches the API server without its name.
-func (c *cluster) reachTheAPI(t *testing.T, at netip.AddrPort) {
+func (c *cluster) reachTheAPI(t *testing.T, at []netip.Addr) {
 	t.Helper()
-	for _, u := range unnamed {
-		if _, err := c.openssl(u.flags, at); err != nil {
-			t.Errorf("the API server at %s, showing %s: %v", at, u.what, err)
+	for _, addr := range at {
+		for _, u := range unnamed {
+			if _, err := c.openssl(u.flags, netip.AddrPortFrom(addr, 443)); err != nil {
+				t.Errorf("the API server at %s, showing %s: %v", addr, u.what, err)
+			}
 		}
 	}
 }
@@ -101,27 +104,33 @@ func (c *cluster) reachTheAPI(t *testing.T, at netip.AddrPort) {
 func (c *cluster) reachNobodyElse(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"mcr.microsoft.com", "other-12345678.hcp.eastus2.azmk8s.io", "unlisted.example.net"} {
-		to := netip.AddrPortFrom(c.Zone.Addrs(name)[0], 443)
-		_, _ = c.curl("https://" + name + "/v2/") // so that its address is known where it may be
-		for _, u := range unnamed {
-			before := len(c.hellos(to))
-			if _, err := c.openssl(u.flags, to); err == nil {
-				t.Errorf("%s is reached showing %s", name, u.what)
-			}
-			if n := len(c.hellos(to)) - before; n > 0 {
-				t.Errorf("the server of %s got %d hellos showing %s", name, n, u.what)
-			}
+		_, _ = c.curl("https://" + name + "/v2/") // so that its addresses are known where they may be
+		for _, addr := range c.Zone.Addrs(name) {
+			c.shut(t, name, netip.AddrPortFrom(addr, 443))
 		}
-		flows := c.decisions(t)
-		denied := 0
-		for _, f := range flows {
-			if f.Conn.Dst == to && f.Verdict.Action == egress.Deny {
-				denied++
-			}
+	}
+}
+
+// shut shows somebody else what the API server is shown, and finds every try denied in the flow log.
+func (c *cluster) shut(t *testing.T, name string, to netip.AddrPort) {
+	t.Helper()
+	for _, u := range unnamed {
+		before := len(c.hellos(to))
+		if _, err := c.openssl(u.flags, to); err == nil {
+			t.Errorf("%s is reached showing %s", name, u.what)
 		}
-		if denied < len(unnamed) {
-			t.Errorf("the flow log has %d denials of %s, want %d", denied, name, len(unnamed))
+		if n := len(c.hellos(to)) - before; n > 0 {
+			t.Errorf("the server of %s got %d hellos showing %s", name, n, u.what)
 		}
+	}
+	denied := 0
+	for _, f := range c.decisions(t) {
+		if f.Conn.Dst == to && f.Verdict.Action == egress.Deny {
+			denied++
+		}
+	}
+	if denied < len(unnamed) {
+		t.Errorf("the flow log has %d denials of %s, want %d", denied, name, len(unnamed))
 	}
 }
 
