@@ -40,7 +40,7 @@ cross: ## the binary is static, and builds where people write rules
 LOADED := ./kernel ./lab ./check ./cmd/tidegate
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
-	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LOADED))")
+	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LOADED) ./e2e)")
 	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m -p 1 $(LOADED)
 
 test-exporters: ## what export writes, read by the programs it is for

@@ -134,13 +134,7 @@ func (c *cluster) hellos(at netip.AddrPort) []lab.Seen {
 // node translates, as kube-proxy would have it do.
 func (c *cluster) podByService(t *testing.T) {
 	t.Helper()
-	for _, command := range []string{
-		"add table ip proxy",
-		"add chain ip proxy out { type nat hook output priority -100; }",
-		fmt.Sprintf("add rule ip proxy out ip daddr %s tcp dport %d dnat to %s", serviceAddr.Addr(), serviceAddr.Port(), c.api()),
-	} {
-		c.must(output(c.Node(1), exec.Command("/usr/sbin/nft", command)))
-	}
+	c.serve("proxy")
 	c.create(appPod("plain", "ask"))
 	c.runs("plain")
 	c.until("a pod without the variables talks to the API server", startTimeout, func() error {
@@ -150,6 +144,18 @@ func (c *cluster) podByService(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// serve makes the address of the service kubernetes work on the node, as kube-proxy does, in an nftables table.
+func (c *cluster) serve(table string) {
+	c.t.Helper()
+	for _, command := range []string{
+		"add table ip " + table,
+		"add chain ip " + table + " out { type nat hook output priority -100; }",
+		fmt.Sprintf("add rule ip %s out ip daddr %s tcp dport %d dnat to %s", table, serviceAddr.Addr(), serviceAddr.Port(), c.api()),
+	} {
+		c.must(output(c.Node(1), exec.Command("/usr/sbin/nft", command)))
+	}
 }
 
 // watchByAddress watches the namespace's config maps over one connection from the node, which shows no name.

@@ -89,7 +89,7 @@ func (c *cluster) startLab(s setting) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	images := newRegistry(c.t, filepath.Join(os.Getenv(ownBinaries), "app"))
+	images := newRegistry(c.t, own("app"))
 	c.name = policy.Clusters()[0].APIServer.String()
 	c.Lab, err = lab.Start(c.t.Context(), lab.Config{
 		Dir: c.dir, Rules: g.Rules, Clusters: policy.Clusters(), Ready: lab.Ready,
@@ -104,7 +104,7 @@ func (c *cluster) startLab(s setting) {
 
 // tidegate is the program as it is now.
 func (c *cluster) tidegate(args ...string) *exec.Cmd {
-	return exec.Command(filepath.Join(os.Getenv(ownBinaries), "tidegate"), args...)
+	return exec.Command(own("tidegate"), args...)
 }
 
 // close ends everything, the node first, and leaves nothing.

@@ -6,5 +6,6 @@
 // node, and nothing else joins them but the gateway. What runs here was built by scripts/test-bin; where it is missing,
 // or where this is not root, the tests are skipped, which TIDEGATE_E2E=required forbids.
 //
-// Everything runs in process and mount namespaces of its own and in memory: nothing is left behind, however it ends.
+// Everything runs in process, mount and network namespaces of its own and in memory: nothing is left behind, however it
+// ends, but empty cgroups after a kill -9, which the next run removes.
 package e2e

@@ -19,12 +19,17 @@ import (
 // required is the environment variable that turns a skip into a failure, with the value "required".
 const required = "TIDEGATE_E2E"
 
-// ownBinaries names, in the inner process, the folder of tidegate and app as they are now.
-const ownBinaries = "TIDEGATE_E2E_BIN"
+// inside names, in the inner process, the parent cgroup of this run's containers.
+const inside = "TIDEGATE_E2E_INSIDE"
 
 // parts is where scripts/test-bin puts what it builds.
-func parts() string {
-	dir, _ := filepath.Abs("../bin/parts")
+func parts() string { return folder("../bin/parts") }
+
+// own is where tidegate and app are, as they are now.
+func own(program string) string { return filepath.Join(folder("../bin/e2e"), program) }
+
+func folder(name string) string {
+	dir, _ := filepath.Abs(name) // of a working directory that is gone nothing would work
 	return dir
 }
 
@@ -34,7 +39,7 @@ var room string
 // TestMain runs the tests as the first process of namespaces of their own: when that ends, however it does, the kernel
 // kills whatever was started, shims and containers included.
 func TestMain(m *testing.M) {
-	if os.Getenv(ownBinaries) != "" {
+	if os.Getenv(inside) != "" {
 		dir, err := furnish()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
@@ -91,32 +96,31 @@ func missing() string {
 
 // enter runs this test binary once more, inside, and returns its exit code.
 func enter() (int, error) {
-	bin, err := os.MkdirTemp("", "tidegate-e2e-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = os.RemoveAll(bin) }()
-	build := exec.Command("go", "build", "-trimpath", "-o", bin, "../cmd/tidegate", "./app")
+	build := exec.Command("go", "build", "-trimpath", "-o", own("")+"/", "../cmd/tidegate", "./app")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build tidegate and app: %w\n%s", err, out)
 	}
 	runtime.LockOSThread() // the kernel's promise to kill is bound to the thread that starts the process
 	defer runtime.UnlockOSThread()
+	cgroup, err := makeCgroups()
+	if err != nil {
+		return 0, err
+	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), ownBinaries+"="+bin)
+	cmd.Env = append(os.Environ(), inside+"="+cgroup)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	err = cmd.Run()
-	removeCgroups(filepath.Base(bin))
+	left := removeCgroups(cgroup)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return max(exit.ExitCode(), 1), nil
 	}
-	return 0, err
+	return 0, errors.Join(err, left)
 }
 
 // furnish gives this process a directory in memory, and puts memory over where the parts write without being asked. The
@@ -137,26 +141,6 @@ func furnish() (string, error) {
 		}
 	}
 	return dir, nil
-}
-
-// cgroup is the parent of this run's containers.
-func cgroup() string { return filepath.Base(os.Getenv(ownBinaries)) }
-
-// removeCgroups removes what is left of containers whose processes are gone.
-func removeCgroups(cgroup string) {
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroup) // v1: one in each hierarchy
-	for _, root := range append(roots, "/sys/fs/cgroup/"+cgroup) {
-		var all []string
-		_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				all = append(all, path)
-			}
-			return nil
-		})
-		for i := range all {
-			_ = os.Remove(all[len(all)-1-i]) // children first
-		}
-	}
 }
 
 // killAll ends every process that is left in this package's own process namespace, and waits for it.

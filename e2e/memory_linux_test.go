@@ -8,7 +8,7 @@ import (
 )
 
 // maxMemory is what all parts together may have resident: the tests have to run beside others on small machines.
-const maxMemory = 1400 << 20
+const maxMemory = 1 << 30
 
 // largest adds up the largest resident size of every part, and of this process.
 func (c *cluster) largest(t *testing.T) {

@@ -170,6 +170,9 @@ func (l *Lab) DoInternet(f func() error) error { return l.boxes.internet.Do(f) }
 // DoGateway runs f inside the gateway's box.
 func (l *Lab) DoGateway(f func() error) error { return l.boxes.gateway.Do(f) }
 
+// DNSElsewhere makes the cluster's DNS answer by itself, past the gateway, or ask through it again.
+func (l *Lab) DNSElsewhere(on bool) { l.server.ownDNS.Store(on) }
+
 // Saw waits until a server has got a complete message that holds token, and returns what was got; nil once ctx is done.
 func (l *Lab) Saw(ctx context.Context, token []byte) []Seen { return l.Record.Wait(ctx, Got(token)) }
 

@@ -35,6 +35,7 @@ type server struct {
 	isAPI  func(netip.Addr) bool // the addresses of the API server, imitated unless there is api
 	api    func(net.Conn)        // may be nil, see Config.APIServer
 	also   func(http.ResponseWriter, *http.Request) bool
+	ownDNS atomic.Bool // the cluster's DNS asks nobody
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex
