@@ -140,13 +140,15 @@ func byAddress(c *cluster, n int) (said string) {
 	c.create(appPod(name, "once"))
 	c.until("the pod has tried", startTimeout, func() error {
 		out, err := c.kubectl(c.t.Context(), "logs", name)
-		if err == nil && out == "" {
-			err = errors.New("it says nothing yet")
-		}
-		if !strings.Contains(out, ": I am ") {
+		switch {
+		case err != nil: // the container is still being made
+			return err
+		case out == "":
+			return errors.New("it says nothing yet")
+		case !strings.Contains(out, ": I am "):
 			said = out
 		}
-		return err
+		return nil
 	})
 	return said
 }
