@@ -37,7 +37,7 @@ cross: ## the binary is static, and builds where people write rules
 
 # Packages whose tests put real load on real sockets, one at a time: beside each
 # other they would measure each other.
-LOADED := ./kernel ./lab ./check ./cmd/tidegate
+LOADED := ./kernel ./lab ./check ./export ./cmd/tidegate
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
 	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LOADED) ./e2e)")
@@ -45,7 +45,7 @@ unit: build ## all tests with the race detector; fuzz seeds are among them
 
 test-exporters: ## what export writes, read by the programs it is for
 	scripts/setup-exporters
-	TIDEGATE_REQUIRE=1 $(GO) test ./export
+	TIDEGATE_REQUIRE=1 TIDEGATE_NETNS=required $(GO) test ./export
 
 test-webhook: ## the webhook against Helm's engine and, once test-bin has run, a real API server; a module of its own
 	cd deploy/webhook/peers && $(GO) test .

@@ -35,9 +35,9 @@ func writeDnsmasq(j *job) []File {
 	p.line("no-hosts")
 	p.line("# Everything else does not exist.")
 	p.line("address=/#/")
-	p.line("# Nothing is kept here: each answer renews the firewall's sets, and a name that an allowed")
-	p.line("# one leads to does not become known by it. The sets keep an address for a day, longer")
-	p.line("# than clients are told to.")
+	p.line("# Nothing is kept here: each answer's addresses are in the firewall's sets before it leaves, and a")
+	p.line("# name that an allowed one leads to does not become known by it. The sets keep an address for a day")
+	p.line("# after its last new connection, longer than clients are told to.")
 	p.line("cache-size=0")
 	p.line("max-ttl=3600")
 	for _, n := range names {

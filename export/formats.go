@@ -28,6 +28,18 @@ var (
 // learned is the limit of every target that turns names into addresses.
 const learned = "Names are judged by the addresses that DNS gave for them: every other name on the same address, of which a CDN has many, passes too."
 
+// Limits of targets that stand in the way of the traffic, as the lab shows them.
+const (
+	processEnds  = "Connections end with the process."
+	onlyIPv4     = "IPv6 is refused, and names are looked up for IPv4 only."
+	noName       = "Who dials the API server's address without its name, as clients in pods do, is refused (tidegate webhook gives them the name)."
+	secondHello  = "A second ClientHello, which a server may ask for, is not looked at: it can show another name to the same server."
+	oddHellos    = "An odd ClientHello (several names, a NUL in one, a record before it) can pass, to the server of its first name only."
+	guardedNames = "A name that leads to a private or special address is refused."
+	follows      = "An allowed name is followed wherever DNS leads, to private addresses too."
+	notDNS       = "Which names may be looked up is another's business: that of the formats dnsmasq and unbound."
+)
+
 // Formats returns every target, in the order in which people are shown them.
 func Formats() []*Format {
 	out := make([]*Format, len(formats))
@@ -139,17 +151,17 @@ var formats = []Format{
 	},
 	{
 		Name: "squid", Title: "Squid 5, in the way of the traffic: HTTP by host, TLS by its ClientHello",
-		Limits: []string{"Connections end with the process.", "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused."},
+		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello of 60 KB, or in very many pieces, may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true, ranges: true}, write: writeSquid,
 	},
 	{
 		Name: "haproxy", Title: "HAProxy 2.6, in the way of the traffic",
-		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		Limits: []string{processEnds, onlyIPv4, noName, "A ClientHello of more than 15 KB, or in more than a few records, is refused.", secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true}, write: writeHAProxy,
 	},
 	{
 		Name: "nginx", Title: "nginx's stream module, in the way of the traffic",
-		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		Limits: []string{processEnds, onlyIPv4, noName, "A ClientHello of more than 16 KB is refused.", secondHello, oddHellos, follows, notDNS},
 		can:    can{protos: []egress.Proto{egress.HTTPS}, names: shapeAll}, write: writeNginx,
 	},
 	{
@@ -163,7 +175,7 @@ var formats = []Format{
 	},
 	{
 		Name: "nftables", Title: "nftables on a Linux router; names are sets that a resolver fills (--to dnsmasq)",
-		Limits: []string{learned, "All clients have to ask the resolver that fills the sets.", "Without --from everything that is forwarded is judged."},
+		Limits: []string{learned, "All clients have to ask the resolver that fills the sets.", "An address that a name had stays open for a day after its last new connection.", guardedNames, "Without --from everything that is forwarded is judged."},
 		can:    nftCan, write: writeNFTables,
 	},
 	{

@@ -76,7 +76,7 @@ var checkers = map[string]struct {
 	}, spoil: [2]string{"server named 0.0.0.0:0", "sever named"}, complaints: []string{"WARNING", "ALERT"}},
 	"nginx": {program: "nginx", args: func(t *testing.T, dir string) []string {
 		if module := "/usr/lib/nginx/modules/ngx_stream_module.so"; exists(module) {
-			rewrite(t, dir+"/nginx.conf", "events {}", "load_module "+module+"; events {}")
+			rewrite(t, dir+"/nginx.conf", "events {", "load_module "+module+"; events {")
 		}
 		return []string{"-t", "-e", "stderr", "-c", dir + "/nginx.conf", "-g", "pid " + dir + "/pid;"}
 	}, spoil: [2]string{"resolver", "resolve"}, complaints: []string{"[warn]", "[emerg]"}},
