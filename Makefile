@@ -51,6 +51,7 @@ test-webhook: ## the webhook against Helm's engine and, once test-bin has run, a
 	cd deploy/webhook/peers && $(GO) test .
 
 test-bin: ## etcd, the API server, the kubelet, containerd, konnectivity, kubectl: built once, into bin/parts
+	scripts/setup
 	scripts/setup-e2e
 	scripts/test-bin
 

@@ -50,11 +50,26 @@ func chrony(server, family, options string, patience int) []string {
 // offset is what the clients print when a server has told them the time: chronyd, ntpdate.
 var offset = regexp.MustCompile(`System clock wrong by -?[0-9.]+ seconds|[-+][0-9.]+ \+/- [0-9.]+ \S+ \S+ s[1-9]`)
 
+// program is where a client is: scripts/setup takes chronyd out of its package.
+func (c clock) program() (string, error) {
+	taken, err := filepath.Abs("../../bin/tools/" + c.command)
+	if err != nil {
+		return "", err
+	}
+	for _, name := range []string{c.command, "/usr/sbin/" + c.command, taken} {
+		var path string
+		if path, err = exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}
+
 // needClocks skips, or fails where the test has to run, without the clients.
 func needClocks(t *testing.T) {
 	t.Helper()
 	for _, c := range clocks {
-		_, err := exec.LookPath(c.command)
+		_, err := c.program()
 		if err != nil && os.Getenv(netnstest.Required) != "" {
 			t.Fatalf("%v: scripts/setup installs it", err)
 		} else if err != nil {
@@ -68,10 +83,14 @@ func needClocks(t *testing.T) {
 func (s *site) askTime(server string, c clock, v6, want bool) {
 	s.t.Helper()
 	patience := map[bool]int{true: 20, false: 1}[want]
+	program, err := c.program()
+	if err != nil {
+		s.t.Fatal(err)
+	}
 	var out strings.Builder
-	cmd := exec.CommandContext(s.t.Context(), c.command, c.args(server, map[bool]string{false: "-4", true: "-6"}[v6], patience)...)
+	cmd := exec.CommandContext(s.t.Context(), program, c.args(server, map[bool]string{false: "-4", true: "-6"}[v6], patience)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = s.Environ(os.Environ()), &out, &out
-	err := s.Node(1).Start(cmd)
+	err = s.Node(1).Start(cmd)
 	if err == nil {
 		err = cmd.Wait()
 	}

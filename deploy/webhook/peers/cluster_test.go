@@ -2,6 +2,7 @@ package peers
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,17 +50,36 @@ func part(t *testing.T, name string) string {
 	return path
 }
 
-// openCluster starts etcd and kube-apiserver, and builds the program.
+// ours is a folder for the program, which TestMain removes.
+var ours = filepath.Join(os.TempDir(), fmt.Sprintf("tidegate-peers-%d", os.Getpid()))
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	_ = os.RemoveAll(ours)
+	os.Exit(code)
+}
+
+// binary builds the program, once for all tests.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(ours, "tidegate")
+	build := exec.Command("go", "build", "-o", path, "./cmd/tidegate")
+	build.Dir = "../../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// openCluster starts etcd and kube-apiserver.
 func openCluster(t *testing.T) *cluster {
 	t.Helper()
 	ctrllog.SetLogger(logr.Discard()) // or envtest complains that nobody has
-	c := &cluster{t: t, tidegate: filepath.Join(t.TempDir(), "tidegate")}
+	c := &cluster{t: t}
 	c.tools = filepath.Dir(part(t, "kubectl"))
 	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(part(t, "kube-apiserver"))}
-	build := exec.Command("go", "build", "-o", c.tidegate, "./cmd/tidegate")
-	build.Dir = "../../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
+	var err error
+	if c.tidegate, err = binary(); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := c.env.Start(); err != nil {
 		t.Fatal(err)
@@ -128,7 +149,9 @@ func (c *cluster) kubeconfig(user string, groups ...string) string {
 func (c *cluster) command(stdin []byte, name string, args ...string) string {
 	c.t.Helper()
 	var stderr bytes.Buffer
-	cmd := exec.Command(name, args...)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &stderr
 	out, err := cmd.Output()
 	if err != nil {

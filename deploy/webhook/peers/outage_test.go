@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	tidegate "tidegate.io/tidegate/webhook"
 )
 
 // TestNoOutageBlocksAnAdmission: while the webhook does not answer, or is not
@@ -32,6 +34,7 @@ func TestNoOutageBlocksAnAdmission(t *testing.T) {
 
 	r.signal(syscall.SIGSTOP) // connections are taken, and nothing comes back
 	c.admitsWithout("does not answer", 6)
+	c.admitsItsOwn()
 	r.signal(syscall.SIGCONT)
 	c.waitPatched()
 
@@ -62,6 +65,18 @@ func (c *cluster) admitsWithout(what string, n int) {
 	c.t.Logf("%d pods beside a webhook that %s: %v", n, what, time.Since(began).Round(time.Millisecond))
 	if got := c.ignored() - before; got != n {
 		c.t.Errorf("a webhook that %s: the API server has gone on without it %d times, want %d", what, got, n)
+	}
+}
+
+// admitsItsOwn makes a pod in the webhook's own namespace. The API server does not
+// even ask.
+func (c *cluster) admitsItsOwn() {
+	c.t.Helper()
+	before := c.ignored()
+	pod, err := c.asker()(namespace, `"securityContext":{"runAsNonRoot":true,"runAsUser":1,"seccompProfile":{"type":"RuntimeDefault"}},
+		"containers":[{"name":"a","image":"a","securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]`, tidegate.Annotation)
+	if err != nil || len(podVariables(pod)) > 0 || c.ignored() != before {
+		c.t.Errorf("a pod of its own namespace: %v, %v; asked %d times", podVariables(pod), err, c.ignored()-before)
 	}
 }
 
