@@ -73,7 +73,7 @@ func (c *cluster) api() netip.AddrPort { return netip.AddrPortFrom(c.Zone.Addrs(
 
 // openssl asks for the version over a connection to an address, on the node.
 func (c *cluster) openssl(flags string, to netip.AddrPort) (string, error) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
 	args := []string{"s_client", "-connect", to.String(), "-CAfile", c.path("ca.pem"), "-verify_return_error", "-quiet"}
 	if strings.Contains(flags, "%s") {

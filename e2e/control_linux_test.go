@@ -24,7 +24,7 @@ var (
 )
 
 // startTimeout is how long a part may take until it is ready, on a machine with other things to do.
-const startTimeout = time.Minute
+const startTimeout = 2 * time.Minute
 
 // startControlPlane starts etcd, the API server and the controllers, and waits for the API server.
 func (c *cluster) startControlPlane(s setting) {
@@ -59,7 +59,7 @@ var controllers = []string{
 }
 
 // graceful is how long a node may be silent before it is NotReady: in a real cluster 50 s.
-const graceful = 6 * time.Second
+const graceful = 10 * time.Second
 
 // startAPIServer starts it as AKS does, as far as a node can tell: one port, one name, and no way to the nodes of its own.
 // Nothing makes the addresses of services work here, so it calls webhooks at those of their endpoints.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/lab"
@@ -172,7 +171,7 @@ func (b *bare) named(t *testing.T, l loss, before int) egress.Reason {
 	t.Helper()
 	name := b.about(l)
 	var reason egress.Reason
-	b.until("the flow log names "+name, 10*time.Second, func() error {
+	b.until("the flow log names "+name, startTimeout, func() error {
 		for _, f := range b.decisions(t)[before:] {
 			about := f.Conn.Name.String() == name || f.Conn.Dst.Addr() == b.Zone.Addrs(name)[0] || slices.ContainsFunc(f.Conn.Bound, func(n egress.Name) bool { return n.String() == name })
 			if f.Verdict.Action == egress.Deny && f.Verdict.Reason != egress.PolicyChanged && about {
