@@ -31,7 +31,7 @@ func haproxy(w *world) error {
 	}
 	conf, err := w.configure("haproxy.cfg", `
 global
-  maxconn 8000
+  maxconn 6000
   nbthread THREADS
   log stdout format raw daemon
 defaults
@@ -75,7 +75,7 @@ func nginx(w *world) error {
 		fmt.Fprintf(&b, "    *.%s $ssl_preread_server_name:443;\n", n)
 	}
 	conf, err := w.configure("nginx.conf", `
-load_module modules/ngx_stream_module.so;
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
 pid DIR/nginx.pid;
 error_log DIR/nginx.err;
@@ -188,7 +188,6 @@ coredump_dir DIR
 max_filedescriptors 16000
 shutdown_lifetime 1 seconds
 netdb_filename none
-icmp_access deny all
 `)
 	if err != nil {
 		return err
