@@ -42,7 +42,7 @@ func (b *bench) connectionsOf(size int, modes []string, n int) error {
 	for _, w := range worlds {
 		cost := each(rounds, func(r round) float64 { return r[w.name].cost() })
 		rate := each(rounds, func(r round) float64 { return r[w.name].rate() })
-		t.row(w.title(), &cost, b.added(rounds, w.name, "plain"), b.added(rounds, w.name, "snat"),
+		t.row(w.title, &cost, b.added(rounds, w.name, "plain"), b.added(rounds, w.name, "snat"),
 			ratioOfRates(rounds, w.name, "plain"), ratioOfRates(rounds, w.name, "snat"), &rate)
 	}
 	if size == mainHello {
@@ -53,7 +53,7 @@ func (b *bench) connectionsOf(size int, modes []string, n int) error {
 
 // has reports whether a mode was measured.
 func has(rounds []round, mode string) bool {
-	return len(rounds) > 0 && rounds[0][mode].done > 0
+	return len(rounds) > 0 && rounds[0][mode].wall > 0
 }
 
 // added is what a mode costs more than another, in pairs; nil where one was not measured.

@@ -61,18 +61,37 @@ table ip bench {
 	return w.forward()
 }
 
+// A setting is what differs between gateways here.
+type setting struct {
+	policy policy
+	http   bool   // its names are permitted on port 80 too
+	flows  string // where the flow log is written; empty for nowhere
+	more   string // further rules
+}
+
+func (b *bench) usual() setting { return setting{policy: b.policy, http: true, flows: "flows.jsonl"} }
+
 // tidegate is the product as it comes: a cluster with all that AKS needs, the names of the policy as own rules, the log of
 // every flow on.
-func tidegate(w *world) error {
+func tidegate(w *world) error { return w.runGateway(w.bench.usual()) }
+
+// tidegateWith is a mode of its own for a gateway with another setting.
+func tidegateWith(name, title string, s setting) mode {
+	return mode{"tidegate-" + name, title, func(w *world) error { return w.runGateway(s) }}
+}
+
+// runGateway starts the gateway, waits until it is ready, and asks DNS for the hot names as clients do.
+func (w *world) runGateway(s setting) error {
 	if err := os.WriteFile(filepath.Join(w.dir, "cluster.json"), lab.Example, 0o600); err != nil {
 		return err
 	}
-	if err := w.writeGatewayFile(w.bench.policy); err != nil {
+	if err := w.writeGatewayFile(s); err != nil {
 		return err
 	}
 	if err := w.forward(); err != nil {
 		return err
 	}
+	began := time.Now()
 	p, err := w.start(w.bench.binary, "gateway", "run", "--config", "gateway.yaml")
 	if err != nil {
 		return err
@@ -80,20 +99,20 @@ func tidegate(w *world) error {
 	if err := p.await(func() error { return w.fetch("/readyz", nil) }); err != nil {
 		return err
 	}
-	w.gatewayRuns = true
-	return w.ask(w.bench.policy.hot(hotNames))
+	w.loaded, w.gatewayRuns = time.Since(began), true
+	return w.ask(s.policy.hot(hotNames))
 }
 
 const management = "127.0.0.1:9253"
 
-func (w *world) writeGatewayFile(p policy) error {
+func (w *world) writeGatewayFile(s setting) error {
 	const perRule = 500
 	var b strings.Builder
 	fmt.Fprintf(&b, `apiVersion: tidegate.io/v1
 kind: Gateway
 clusters:
   - name: prod
-    from: [10.224.0.0/16]
+    from: [10.224.0.0/15]
     internal: [10.100.0.0/16]
     aks: cluster.json
 dns:
@@ -101,38 +120,51 @@ dns:
   listen: ["%s:53"]
 management: %s
 state: state
-log:
-  flows: flows.jsonl
-rules:
 `, nameServer.Addr(), gatewayInside, management)
-	to := p.endpoints()
+	if s.flows != "" {
+		fmt.Fprintf(&b, "log:\n  flows: %s\n", s.flows)
+	}
+	fmt.Fprintf(&b, "rules:\n  - id: bench/echo\n    from: [prod]\n    why: measured\n    to: [\"udp://%s:%d\"]\n%s", serverRange, echoPort, s.more)
+	to := s.policy.endpoints(s.http)
 	for i := 0; i < len(to); i += perRule {
 		fmt.Fprintf(&b, "  - id: bench/names-%d\n    from: [prod]\n    why: measured\n    to: [%s]\n", i/perRule, strings.Join(to[i:min(len(to), i+perRule)], ", "))
 	}
-	return os.WriteFile(filepath.Join(w.dir, "gateway.yaml"), []byte(b.String()), 0o600)
+	// A reload must not read half a file.
+	path := filepath.Join(w.dir, "gateway.yaml")
+	if err := os.WriteFile(path+".new", []byte(b.String()), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // endpoints are the names of the policy as the gateway's file has them.
-func (p policy) endpoints() []string {
-	var out []string
+func (p policy) endpoints(http bool) []string {
+	out := make([]string, 0, 2*(len(p.exact)+len(p.wild)))
+	add := func(host string) {
+		out = append(out, `"https://`+host+`:443"`)
+		if http {
+			out = append(out, `"http://`+host+`:80"`)
+		}
+	}
 	for _, n := range p.exact {
-		out = append(out, fmt.Sprintf("%q", "https://"+n+":443"), fmt.Sprintf("%q", "http://"+n+":80"))
+		add(n)
 	}
 	for _, n := range p.wild {
-		out = append(out, fmt.Sprintf("%q", "https://*."+n+":443"), fmt.Sprintf("%q", "http://*."+n+":80"))
+		add("*." + n)
 	}
 	return out
 }
 
-// intercept leads what clients send to port 443 to a transparent proxy's socket, without conntrack.
+// intercept leads what clients send to port 443, and 80, to a transparent proxy's socket, and the next, without conntrack.
 func (w *world) intercept(port int) error {
 	if err := w.run(fmt.Sprintf(`
 table ip bench {
   chain take {
     type filter hook prerouting priority mangle;
     iifname "inside" tcp dport 443 tproxy to :%d meta mark set 1
+    iifname "inside" tcp dport 80 tproxy to :%d meta mark set 1
   }
-}`, port), "nft", "-f", "-"); err != nil {
+}`, port, port+1), "nft", "-f", "-"); err != nil {
 		return err
 	}
 	// Without early demultiplexing a socket in TIME_WAIT takes no packets that are to be forwarded.

@@ -51,6 +51,15 @@ frontend tls
   default_backend out
 backend out
   server origin 0.0.0.0:0
+frontend web
+  mode http
+  option httplog
+  bind :8444 transparent backlog 16384
+  http-request deny unless { hdr(host),lower -m str -f DIR/exact.lst } || { hdr(host),lower,field(2,.,0) -m str -f DIR/wild.lst }
+  default_backend webout
+backend webout
+  mode http
+  server origin 0.0.0.0:0
 `)
 	if err != nil {
 		return err

@@ -14,10 +14,23 @@ type round map[string]slice
 
 // rounds measures every world in turn, n times, and returns the rounds in which others used no more of the machine than
 // may be. It is an error that more than a third had to be discarded.
-func (b *bench) rounds(n int, worlds []*world, d time.Duration, start func(*world) running) (kept []round, err error) {
+func (b *bench) rounds(n int, worlds []*world, d time.Duration, start func(*world) running) ([]round, error) {
+	return b.roundsOf(n, worlds, d, connectionsDone, start)
+}
+
+// A unit is what a load is counted in.
+type unit int
+
+const (
+	connectionsDone unit = iota
+	megabytes
+)
+
+// roundsOf is rounds for a load that is counted in something else.
+func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start func(*world) running) (kept []round, err error) {
 	discarded := 0
 	for i := range n {
-		r, worst, err := b.round(worlds, d, start)
+		r, worst, err := b.round(worlds, d, u, start)
 		if err != nil {
 			return nil, err
 		}
@@ -28,7 +41,7 @@ func (b *bench) rounds(n int, worlds []*world, d time.Duration, start func(*worl
 		}
 		b.worstForeign = max(b.worstForeign, worst)
 		kept = append(kept, r)
-		b.progress(i+1, n, worlds, r)
+		b.progress(i+1, n, worlds, u, r)
 	}
 	b.discarded += discarded
 	if 3*discarded > n {
@@ -37,12 +50,12 @@ func (b *bench) rounds(n int, worlds []*world, d time.Duration, start func(*worl
 	return kept, nil
 }
 
-func (b *bench) round(worlds []*world, d time.Duration, start func(*world) running) (r round, worst float64, err error) {
+func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*world) running) (r round, worst float64, err error) {
 	r = round{}
 	order := append(slices.Clone(worlds), worlds...)
 	slices.Reverse(order[len(worlds):])
 	for _, w := range order {
-		s, err := b.measure(w, d, func() running { return start(w) })
+		s, err := b.measure(w, d, u, func() running { return start(w) })
 		if err != nil {
 			return nil, 0, err
 		}
@@ -63,10 +76,10 @@ func (s slice) plus(o slice) slice {
 }
 
 // progress tells how a round went.
-func (b *bench) progress(i, n int, worlds []*world, r round) {
+func (b *bench) progress(i, n int, worlds []*world, u unit, r round) {
 	line := fmt.Sprintf("%s: %d/%d:", b.test, i, n)
 	for _, w := range worlds {
-		line += fmt.Sprintf(" %s %.1f", w.name, r[w.name].cost())
+		line += fmt.Sprintf(" %s %.1f", w.name, r[w.name].costOf(u))
 	}
 	b.say("%s (CPU µs each)", line)
 }

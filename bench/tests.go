@@ -22,6 +22,7 @@ func (b *bench) all() []struct {
 		run  func() error
 	}{
 		{"T1", b.connections},
+		{"T2", b.bulk},
 	}
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,10 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"tidegate.io/tidegate/bench/load"
 	"tidegate.io/tidegate/internal/netns"
 )
 
@@ -27,6 +30,8 @@ var (
 )
 
 const (
+	echoPort    = 9999 // datagrams come back
+	poolPort    = 9000 // a port of TCP rules
 	clientCount = 64
 	serverCount = 32
 )
@@ -46,7 +51,8 @@ func addrsFrom(first netip.Addr, n int) []netip.Addr {
 // that all are ready at any time and a round changes between them at once.
 type world struct {
 	bench                          *bench
-	name, dir                      string
+	name, title, dir               string
+	loaded                         time.Duration // Tidegate took until it was ready
 	client, gateway, router, serve *netns.NS
 	gatewayRuns                    bool  // Tidegate does, and answers
 	failed                         error // it could not be made
@@ -114,7 +120,7 @@ func (w *world) connect() error {
 // listen opens what the world's server answers on.
 func (w *world) listen() error {
 	return w.serve.Do(func() error {
-		for _, port := range []uint16{443, 80} {
+		for _, port := range []uint16{443, 80, poolPort} {
 			if err := w.bench.server.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port)); err != nil {
 				return err
 			}
@@ -125,6 +131,11 @@ func (w *world) listen() error {
 		}
 		w.closers = append(w.closers, func() { _ = c.Close() })
 		go func() { _ = w.bench.names.Serve(c) }()
+		ctx, stop := context.WithCancel(context.Background())
+		w.closers = append(w.closers, stop)
+		go func() {
+			_ = w.serve.Do(func() error { return load.Echo(ctx, netip.AddrPortFrom(serverAddrs()[0], echoPort)) })
+		}()
 		return nil
 	})
 }
@@ -229,18 +240,16 @@ func (b *bench) world(m mode) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.title = m.title
 	if w.failed = m.setUp(w); w.failed != nil {
 		w.close()
 	}
 	return w, w.failed
 }
 
-// title is what tables call the world's mode.
-func (w *world) title() string {
-	for _, m := range modes() {
-		if m.name == w.name {
-			return m.title
-		}
-	}
-	return w.name
+// drop takes a world away that no other test needs.
+func (b *bench) drop(w *world) {
+	w.close()
+	b.worlds = slices.DeleteFunc(b.worlds, func(o *world) bool { return o == w })
+	_ = os.RemoveAll(w.dir)
 }

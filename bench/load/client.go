@@ -33,7 +33,8 @@ type TCP struct {
 	Targets  []Target     // taken in turn, at another pace
 	Answer   int64        // bytes that answer a Hello
 	Requests int          // 0 is 1
-	Refused  bool         // a connection is to be reset, before it has an answer; an answer is a failure
+	Refused  bool         // a connection is to be ended before it has an answer; an answer is a failure
+	Endless  bool         // connections are cut off at Stop, which is no failure
 
 	Threads  int
 	InFlight int     // connections under way, for a closed load
@@ -168,6 +169,9 @@ func (t *driver) loop(ctx context.Context) error {
 	for {
 		now := time.Now()
 		stopping := ctx.Err() != nil
+		if stopping && t.load.Endless {
+			t.cutOff()
+		}
 		if stopping && t.active == 0 {
 			return nil
 		}
@@ -269,7 +273,7 @@ func (t *driver) event(i int32) {
 		case err == nil && n == 0:
 			c.connected = true
 			t.count.Connect.Add(time.Since(c.due))
-		case t.load.Refused && unix.Errno(n) == unix.ECONNREFUSED:
+		case t.load.Refused && (unix.Errno(n) == unix.ECONNREFUSED || unix.Errno(n) == unix.ECONNRESET):
 			t.end(i, nil)
 			return
 		default:
@@ -318,6 +322,9 @@ func (t *driver) receive(i int32, c *conn) {
 		case err != nil:
 			t.broken(i, err)
 			return
+		case n == 0 && t.load.Refused:
+			t.end(i, nil)
+			return
 		case n == 0:
 			t.end(i, &t.count.Early)
 			return
@@ -347,10 +354,21 @@ func (t *driver) receive(i int32, c *conn) {
 	}
 }
 
+// cutOff closes all that is under way.
+func (t *driver) cutOff() {
+	for i := range t.slots {
+		if c := &t.slots[i]; c.used {
+			closeFD(c.fd)
+			c.used = false
+			t.active--
+		}
+	}
+}
+
 // sweep ends what takes too long.
 func (t *driver) sweep(now time.Time) {
 	for i := range t.slots {
-		if c := &t.slots[i]; c.used && now.Sub(c.due) > connectionTimeout {
+		if c := &t.slots[i]; c.used && !t.load.Endless && now.Sub(c.due) > connectionTimeout {
 			t.end(int32(i), &t.count.Timeouts)
 		}
 	}
