@@ -53,7 +53,7 @@ test-webhook: ## the webhook against Helm's engine and the API server's own eval
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
-bench: ## the benchmarks of the hot functions
+bench: build ## what a connection costs beside peers: figures, results.json and docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 clean:
