@@ -124,6 +124,10 @@ const forwardTimeout = 4 * time.Second
 // dial opens a connection from the node.
 func (s *server) serveForwarder(pc net.PacketConn, ln net.Listener, dial func(ctx context.Context, network string) (net.Conn, error)) {
 	forward := func(w dns.ResponseWriter, q *dns.Msg) {
+		if s.ownDNS.Load() {
+			s.resolve(w, q)
+			return
+		}
 		network := w.LocalAddr().Network()
 		ctx, cancel := context.WithTimeout(context.Background(), forwardTimeout)
 		defer cancel()

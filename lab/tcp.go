@@ -32,7 +32,10 @@ type server struct {
 	zone   *Zone
 	ca     *CA
 	rec    *Record
-	isAPI  func(netip.Addr) bool // the addresses of the imitated API server
+	isAPI  func(netip.Addr) bool // the addresses of the API server, imitated unless there is api
+	api    func(net.Conn)        // may be nil, see Config.APIServer
+	also   func(http.ResponseWriter, *http.Request) bool
+	ownDNS atomic.Bool // the cluster's DNS asks nobody
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex
@@ -149,6 +152,12 @@ func (s *server) serveConn(c net.Conn) {
 	t.ahead = head
 	switch kind {
 	case "tls":
+		if s.api != nil && s.isAPI(addrPort(c.LocalAddr()).Addr()) {
+			t.quiet.Store(true)
+			s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
+			s.api(t)
+			return
+		}
 		if wantsRetry(head) {
 			s.serveRetry(t)
 			return

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -25,8 +26,12 @@ type Zone struct {
 	// Names with a "privatelink" or "private" label need not be listed.
 	Private []string
 
-	turn atomic.Uint32 // which part of a rotating name's pool comes next
+	turn  atomic.Uint32 // which part of a rotating name's pool comes next
+	moved sync.Map      // name to []netip.Addr: those that Move gave it
 }
+
+// Move gives name other addresses from now on, IPv4 first, as maintenance does with an API server.
+func (z *Zone) Move(name string, addrs ...netip.Addr) { z.moved.Store(name, addrs) }
 
 // aliases are the CNAME chains that the real names are known to have, or have the shape of. A gateway that binds the
 // end of the chain instead of the name that was asked for fails on every one.
@@ -103,6 +108,9 @@ func (z *Zone) Addrs(name string) []netip.Addr {
 	if !z.Exists(name) {
 		return nil
 	}
+	if addrs, ok := z.moved.Load(name); ok {
+		return slices.Clone(addrs.([]netip.Addr))
+	}
 	if label, _, _ := strings.Cut(name, "."); strings.HasPrefix(label, "a-") {
 		if a, err := netip.ParseAddr(strings.ReplaceAll(label[2:], "-", ".")); err == nil {
 			return []netip.Addr{a}
@@ -136,6 +144,9 @@ func (z *Zone) Addrs(name string) []netip.Addr {
 func (z *Zone) Answer(name string, v6 bool) ([]netip.Addr, uint32) {
 	all := slices.DeleteFunc(z.Addrs(name), func(a netip.Addr) bool { return a.Is6() != v6 })
 	if len(all) <= rotatingAnswer {
+		if isAPIServer(name) {
+			return all, 30
+		}
 		return all, 300
 	}
 	start := int(z.turn.Add(1)) % len(all)
@@ -144,6 +155,11 @@ func (z *Zone) Answer(name string, v6 bool) ([]netip.Addr, uint32) {
 		some[i] = all[(start+i)%len(all)]
 	}
 	return some, 5
+}
+
+// isAPIServer reports whether name is one that AKS gives to API servers, whose answers are good for seconds only.
+func isAPIServer(name string) bool {
+	return strings.Contains(name, ".hcp.") && strings.HasSuffix(name, ".azmk8s.io")
 }
 
 func (z *Zone) private(name string) bool {
