@@ -1,6 +1,7 @@
 package export
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -70,6 +71,10 @@ func dnsmasqSets(grants []grant, n egress.Pattern) []string {
 	return out
 }
 
+// rpzNames are the names of which the zone, whose own name stands behind them,
+// can also say that nothing is below them.
+var rpzNames = spelling{regexp.MustCompile(`^.{1,238}$`), "names of more than 238 bytes"}
+
 // writeUnbound is a response policy zone, and the settings that load it. A zone
 // says exactly what is meant: a name is that name, and *.a.b is any depth and
 // not a.b.
@@ -101,7 +106,7 @@ func rpz(j *job, names []egress.Pattern, why map[egress.Pattern][]string) []byte
 	z.line("@ SOA localhost. root.localhost. 1 3600 600 86400 300")
 	z.line("@ NS localhost.")
 	for _, n := range names {
-		z.line("%s CNAME rpz-passthru. ; %s", n, strings.Join(why[n], ", "))
+		z.line("%s CNAME rpz-passthru. ; %s", n, clip(oneLine(strings.Join(why[n], ", ")), maxComment))
 	}
 	z.line("; Everything else does not exist.")
 	var refused []string

@@ -22,7 +22,7 @@ var (
 	transport = []egress.Proto{egress.TCP, egress.UDP}
 	allProtos = []egress.Proto{egress.TCP, egress.UDP, egress.HTTP, egress.HTTPS}
 
-	everything = can{allProtos, shapeAll, shapeAll, true, true, true, true, true}
+	everything = can{protos: allProtos, names: shapeAll, dnsNames: shapeAll, nets: true, nets6: true, tags: true, sources: true, ranges: true}
 )
 
 // learned is the limit of every target that turns names into addresses.
@@ -82,6 +82,9 @@ func (f *Format) Cannot() []string {
 		if lacks := of.has.lacks(); lacks != "" && overlap(c.protos, of.ps) {
 			out = append(out, lacks+" in "+of.words+" rules")
 		}
+	}
+	if c.spelling.not != "" {
+		out = append(out, c.spelling.not)
 	}
 	for _, x := range []struct {
 		has   bool
@@ -151,7 +154,7 @@ var formats = []Format{
 	},
 	{
 		Name: "squid", Title: "Squid 5, in the way of the traffic: HTTP by host, TLS by its ClientHello",
-		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello of 60 KB, or in very many pieces, may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
+		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello that comes in many pieces may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true, ranges: true}, write: writeSquid,
 	},
 	{
@@ -186,7 +189,7 @@ var formats = []Format{
 	{
 		Name: "unbound", Title: "Unbound with a response policy zone that answers for the rules' names only",
 		Limits: []string{dnsOnly, "Names inside the cluster are not its business: keep CoreDNS before it."},
-		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true}, write: writeUnbound,
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true, spelling: rpzNames}, write: writeUnbound,
 	},
 	{
 		Name: "nsg", Title: "Azure network security group, an ARM template: addresses and service tags",
@@ -196,7 +199,7 @@ var formats = []Format{
 	{
 		Name: "clusternetworkpolicy", Title: "Kubernetes ClusterNetworkPolicy (v1alpha2, experimental channel) with domain names",
 		Limits: []string{learned, "DNS to servers outside the cluster needs a rule of its own.", "Pods on the host's network are not selected."},
-		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, ranges: true}, write: writeClusterNetworkPolicy,
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, ranges: true, spelling: cnpNames}, write: writeClusterNetworkPolicy,
 	},
 	{
 		Name: "istio", Title: "Istio ServiceEntry and Sidecar, for one namespace",
@@ -206,7 +209,7 @@ var formats = []Format{
 	{
 		Name: "ovn", Title: "OVN-Kubernetes EgressFirewall, for one namespace",
 		Limits: []string{learned},
-		can:    can{protos: allProtos, names: shapeExact, dnsNames: shapeExact, nets: true, nets6: true}, write: writeEgressFirewall,
+		can:    can{protos: allProtos, names: shapeExact, dnsNames: shapeExact, nets: true, nets6: true, spelling: ovnNames}, write: writeEgressFirewall,
 	},
 	{
 		Name: "networkpolicy", Title: "Kubernetes NetworkPolicy, for one namespace: addresses only",

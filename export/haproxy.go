@@ -101,14 +101,20 @@ func haproxyRules(p *page, b *bucket, action, name string) {
 		p.because("    #", g.rule)
 		exact, wild := split(g.names)
 		for _, x := range exact {
-			p.line("    acl %s %s -m str %s", acl, name, x)
+			dashes := ""
+			if strings.HasPrefix(x.String(), "-") {
+				dashes = "-- "
+			}
+			p.line("    acl %s %s -m str %s%s", acl, name, dashes, x)
 		}
 		for _, x := range wild {
 			p.line("    acl %s %s -m reg '%s'", acl, name, expression(x))
 		}
 		from := ""
 		if len(g.from) > 0 {
-			p.line("    acl %s-from src %s", acl, strings.ReplaceAll(prefixes(g.from), ",", ""))
+			for _, f := range g.from { // a line has no more than 64 words
+				p.line("    acl %s-from src %s", acl, f)
+			}
 			from = " " + acl + "-from"
 		}
 		p.line("    %s set-var(txn.rule) str(%s) if %s%s", action, acl, acl, from)

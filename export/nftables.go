@@ -2,6 +2,7 @@ package export
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -14,7 +15,7 @@ type nftSet struct {
 	name string // without the suffix of its family, _v4 or _v6
 }
 
-var nftCan = can{allProtos, shapeExact | shapeBelow, shapeExact | shapeBelow, true, true, false, true, true}
+var nftCan = can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, sources: true, ranges: true}
 
 // nftSets are the sets that the nftables format declares.
 func nftSets(grants []grant) []nftSet {
@@ -22,7 +23,11 @@ func nftSets(grants []grant) []nftSet {
 	var out []nftSet
 	for _, g := range grants {
 		if len(g.names) > 0 {
-			out = append(out, nftSet{g, n.name(g.rule.ID, g.proto.String(), g.ports.String())})
+			words := []string{g.rule.ID, g.proto.String(), g.ports.String()}
+			if first := n.clean(g.rule.ID, 1); first <= "9" { // a name begins with a letter
+				words = slices.Insert(words, 0, "rule")
+			}
+			out = append(out, nftSet{g, n.name(words...)})
 		}
 	}
 	return out

@@ -30,7 +30,7 @@ func writeNginx(j *job) []File {
 		resolvers = append(resolvers, s)
 	}
 	p.line("    resolver %s ipv6=off;", strings.Join(resolvers, " "))
-	p.line("    map_hash_bucket_size 256;") // the longest name has 253 bytes
+	p.line("    map_hash_bucket_size 512;") // the longest name has 253 bytes
 	p.line("    preread_timeout 10s;")
 	p.line("    proxy_timeout 2h;")
 	for _, b := range listeners {

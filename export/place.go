@@ -2,6 +2,7 @@ package export
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -62,14 +63,18 @@ func (j *job) placeRules(v6 bool, to []redirection) []string {
 	return append(out, "  }", "}")
 }
 
+// maxMatched bounds the prefixes on a line, which is a comment in the file of a
+// proxy: what is beyond Squid's 2,048 bytes would be configuration.
+const maxMatched = 30
+
 // clientMatches are the matches of nft for clients, each with a space behind it.
 func clientMatches(v4, v6 []netip.Prefix) []string {
 	var out []string
-	if len(v4) > 0 {
-		out = append(out, "ip saddr { "+prefixes(outermost(v4))+" } ")
+	for ps := range slices.Chunk(outermost(v4), maxMatched) {
+		out = append(out, "ip saddr { "+prefixes(ps)+" } ")
 	}
-	if len(v6) > 0 {
-		out = append(out, "ip6 saddr { "+prefixes(outermost(v6))+" } ")
+	for ps := range slices.Chunk(outermost(v6), maxMatched) {
+		out = append(out, "ip6 saddr { "+prefixes(ps)+" } ")
 	}
 	return out
 }

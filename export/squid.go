@@ -7,8 +7,9 @@ import (
 	"tidegate.io/tidegate/egress"
 )
 
-// maxSquidName keeps names of access lists within Squid's buffer for them.
-const maxSquidName = 60
+// maxSquidName keeps names of access lists, with what is put behind them,
+// within Squid's buffer of 64 bytes.
+const maxSquidName = 56
 
 // writeSquid judges what is redirected to two ports of Squid: HTTP requests by
 // their host, and TLS by the name in its ClientHello, without decrypting.
@@ -120,6 +121,11 @@ func (s *squid) grant(g *grant, port string) {
 		kinds = [2]string{"ssl::server_name", "ssl::server_name_regex -i"}
 	}
 	exact, wild := split(g.names)
+	for i := len(exact) - 1; i >= 0; i-- {
+		if strings.HasPrefix(exact[i].String(), "-") { // which would be an option
+			wild, exact = append(wild, exact[i]), slices.Delete(exact, i, i+1)
+		}
+	}
 	for _, n := range exact {
 		s.lists.line("acl %s_names %s %s", base, kinds[0], n)
 	}
