@@ -31,6 +31,10 @@ type Config struct {
 	Private []string
 	// NoGSO makes every packet one that a wire would carry. With GSO on, veth carries a whole ClientHello as one.
 	NoGSO bool
+	// Peers starts OpenSSL and nginx behind the names that [AttackRules] permits, as far as they are installed.
+	Peers bool
+	// Parallel is how many cases are tried at a time; 0 is some.
+	Parallel int
 }
 
 // A Lab is running. Its methods may be called from any number of goroutines.
@@ -43,6 +47,7 @@ type Lab struct {
 	boxes  *boxes
 	nodes  [2]*Node
 	server *server
+	peers  *peers // nil without Config.Peers
 
 	mu      sync.Mutex
 	gateway *process
@@ -64,9 +69,14 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 	if l.boxes, err = build(ownRanges(conf.Rules), !conf.NoGSO); err != nil {
 		return nil, err
 	}
-	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI)
+	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI, l.relay)
 	if err := l.settle(); err != nil {
 		return nil, err
+	}
+	if conf.Peers {
+		if err := l.startPeers(); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.serve(); err != nil {
 		return nil, err
@@ -186,6 +196,9 @@ func (l *Lab) Close() {
 		if n != nil {
 			n.room.close()
 		}
+	}
+	if l.peers != nil {
+		l.peers.room.close()
 	}
 	if l.room != nil {
 		l.room.close()
