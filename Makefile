@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook prove fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -75,6 +75,9 @@ test-peers: $(BICEP) ## the quick part of it: no Terraform and no API server
 
 test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
 	cd deploy/webhook/peers && $(GO) test .
+
+prove: build ## every attack in every form; the outcome is in results.json
+	bin/tidegate lab --attack --results results.json
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
