@@ -65,7 +65,7 @@ func TestBreadth(t *testing.T) {
 		"https://*.ods.opinsights.azure.com:1": "3 any number of names, and any customer strangers",
 		"tcp://20.1.2.3:443":                   "0 one address",
 		"tcp://20.1.2.0/24:443":                "2 256 addresses strangers",
-		"tcp://[2603:1000::]/32:443":           "2 2^96 addresses strangers",
+		"tcp://[2603:1000::/32]:443":           "2 2^96 addresses strangers",
 		"tcp://@AzureMonitor:443":              "3 every address of a service tag strangers",
 		"udp://0.0.0.0/0:123":                  "4 every address strangers",
 	} {

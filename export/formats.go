@@ -154,7 +154,7 @@ var formats = []Format{
 	},
 	{
 		Name: "squid", Title: "Squid 5, in the way of the traffic: HTTP by host, TLS by its ClientHello",
-		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello of 60 KB, or in very many pieces, may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
+		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello that comes in many pieces may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true, ranges: true}, write: writeSquid,
 	},
 	{

@@ -86,8 +86,8 @@ func (b *bench) judge(t *testing.T, s stand, results []lab.Result) {
 			continue
 		}
 		if why != "" && len(r.Deny) == 0 {
-			if strings.Contains(why, " may be ") {
-				used[why]++ // now and then
+			if strings.Contains(why, " may be ") { // such a limit is seen now and then
+				used[why]++
 				continue
 			}
 			t.Errorf("%s: a node %s, although %s", r.Group, r.Name, why)

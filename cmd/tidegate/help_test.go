@@ -78,10 +78,9 @@ func runExample(t *testing.T, line string) int {
 	n := 0
 	for _, s := range pipeline(line) {
 		var out []byte
-		switch {
-		case s.words[0] == "tidegate":
+		if s.words[0] == "tidegate" {
 			out = runOurs(t, s.words[1:], input, &n)
-		default:
+		} else {
 			out = printed(t, strings.Join(s.words, " "))
 		}
 		if s.file != "" && n == 0 {
