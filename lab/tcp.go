@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // firstByteTimeout is how long a server waits for a client to begin; held hellos arrive in pieces, seconds apart.
@@ -33,6 +35,7 @@ type server struct {
 	ca     *CA
 	rec    *Record
 	isAPI  func(netip.Addr) bool // the addresses of the imitated API server
+	tamper atomic.Pointer[func(network string, answer *dns.Msg) *dns.Msg]
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex
