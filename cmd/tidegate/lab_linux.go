@@ -55,7 +55,7 @@ It runs as root, and as an ordinary user where the system allows user namespaces
 	cmd.Flags().BoolVar(&f.gso, "gso", true, "let the kernel pass several segments as one packet; with =false packets are what a wire carries")
 	cmd.Flags().BoolVar(&f.once, "once", false, "end after the report; exit status 1 if anything is not as expected")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
-	cmd.AddCommand(labExecCommand())
+	cmd.AddCommand(labExecCommand(), labFaultsCommand())
 	return cmd
 }
 
