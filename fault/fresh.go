@@ -50,6 +50,7 @@ type fresh struct {
 // A failure is a new connection that did not come about.
 type failure struct {
 	began time.Time
+	ended time.Time
 	kind  string
 	err   error
 }
@@ -106,7 +107,7 @@ func (f *fresh) run(ctx context.Context) {
 			switch {
 			case err != nil:
 				f.mu.Lock()
-				f.failed = append(f.failed, failure{began, kind.name, err})
+				f.failed = append(f.failed, failure{began, time.Now(), kind.name, err})
 				f.mu.Unlock()
 			case kind.name == "https":
 				f.judged.add(began)
@@ -115,12 +116,12 @@ func (f *fresh) run(ctx context.Context) {
 	}
 }
 
-// failures returns those that began between two times, and those that did not.
+// failures returns those that were under way between two times, and those that were not.
 func (f *fresh) failures(from, to time.Time) (during, others []failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, x := range f.failed {
-		if x.began.Before(from) || x.began.After(to) {
+		if x.ended.Before(from) || x.began.After(to) {
 			others = append(others, x)
 		} else {
 			during = append(during, x)

@@ -129,10 +129,10 @@ func (s *Suite) try(ctx context.Context, row *Row, r *Result) (err error) {
 	if err == nil {
 		err = row.make(ctx, site)
 	}
-	to := time.Now()
 	if err == nil && row.Check != nil {
 		err = row.Check(ctx, site)
 	}
+	to := time.Now()
 	err = errors.Join(err, pause(ctx, afterFor))
 	end := time.Now()
 	stop()
