@@ -200,6 +200,7 @@ func (pl *planner) sharedSets(clusters []client) {
 	}
 	pl.members("clients", all)
 	pl.members("enforced", strict)
+	pl.rs.Gate = strict
 	pl.members("guarded", egress.GuardedRanges())
 	pl.chains("new", clusters)
 	pl.chains("out", clusters)

@@ -47,7 +47,7 @@ func (pl *planner) hooks(clusters []client) {
 		// that was merely passed on must not change what its connection has
 		// become meanwhile; a SYN must, for the verdict on the connection
 		// before it may have been given after it was queued.
-		Rule{match{field: metaMark, op: "==", value: 0}, accept},
+		Rule{match{metaMark, uint32(^seen), "==", 0}, accept},
 		Rule{ctIs(Cut), bareSYN("!="), setPacketMark{}, goTo("cut")}, // cut while the packet waited: no verdict revives it
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
@@ -80,7 +80,7 @@ func (pl *planner) normalise() {
 // connection's mark for the forward hook.
 func (pl *planner) classify() {
 	pl.base("classify", "filter", "prerouting", beforeRouting, false,
-		Rule{setPacketMark{}}, // a mark from elsewhere would be taken for a verdict
+		Rule{setPacketMark{seen}}, // a mark from elsewhere would be taken for a verdict
 		// The re-used-ports attack: a client makes the server close without
 		// conntrack noticing, and opens another connection on the same ports.
 		Rule{bareSYN("=="), setMark{}},
