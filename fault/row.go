@@ -31,10 +31,10 @@ type Row struct {
 	V6   bool                // streams are IPv6 alone
 	Hold int                 // established connections; 0 is usualHold
 
-	MayFail    bool          // new connections may fail while the fault lasts: what has to be decided by the process waits or fails
-	Blackout   time.Duration // the goal for the longest time without a new connection; 0 is none
-	Slowdown   float64       // the goal for p99 during the fault, as a multiple of p99 before; 0 is none
-	Unexpected string        // why the row's goal cannot be met, where that is known; shown beside it
+	MayFail  bool          // new connections may fail while the fault lasts: what has to be decided by the process waits or fails
+	MayLose  bool          // established connections may be lost: two faults at once
+	Blackout time.Duration // the goal for the longest time without a new connection; 0 is none
+	Slowdown float64       // the goal for p99 during the fault, as a multiple of p99 before; 0 is none
 }
 
 // NotHere is the reason why a fault cannot be made on this machine.

@@ -36,12 +36,22 @@ func policyRows() []Row {
 		},
 		{
 			Number: 9, Name: "flush", Fault: "another program says flush ruleset",
-			Expect: "the rules are back at once; masquerading hides nothing meanwhile: see figures",
+			Expect: "the table is the process's own, and is not touched; on kernels before 6.9 it is back at once, and nothing passes meanwhile",
 			Inject: flush, For: 500 * time.Millisecond, Times: 20, Quick: 3, Soak: true, Blackout: time.Second,
 			Check: func(ctx context.Context, s *Site) error {
 				st, err := s.status(ctx)
 				s.figure("times the rules were put back", "%d", st.Mended)
 				return err
+			},
+		},
+		{
+			Number: 9, Name: "flush-dead", Fault: "another program says flush ruleset while the process is dead",
+			Expect: "a gate of policy rules holds: nothing is forwarded until the start",
+			Inject: func(ctx context.Context, s *Site) error { s.KillGateway(); return flush(ctx, s) }, Undo: restart,
+			For: time.Second, Rest: 3 * time.Second, Times: 5, Quick: 1, MayFail: true, MayLose: true,
+			Check: func(_ context.Context, s *Site) error {
+				s.figure("established", "answers that come without the rules meet no translation, and the gateway's own TCP resets them")
+				return nil
 			},
 		},
 		{

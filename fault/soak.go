@@ -85,7 +85,7 @@ func (s *Suite) Soak(ctx context.Context, d time.Duration, seed uint64) (*Soaked
 	stop()
 	running.Wait()
 	var r Result
-	out.Established, out.Lost = site.countLost(&r)
+	out.Established, out.Lost = site.countLost(&r, false)
 	out.Problems = append(out.Problems, r.Problems...)
 	out.New, out.NewFailed = site.new.tried.Load(), len(site.new.failed)
 	out.Evil, out.EvilPassed = site.evil.tried.Load(), site.evil.passed.Load()
