@@ -53,6 +53,7 @@ func OpenTracker() (*Tracker, error)                   { return nil, ErrUnsuppor
 func (*Tracker) Run(context.Context, func(Flow)) error { return ErrUnsupported }
 func (*Tracker) Flows() ([]Flow, error)                { return nil, ErrUnsupported }
 func (*Tracker) Cut(...Flow) error                     { return ErrUnsupported }
+func (*Tracker) Knows(Flow) (bool, error)              { return false, ErrUnsupported }
 func (*Tracker) Lost() uint64                          { return 0 }
 func (*Tracker) Close() error                          { return ErrUnsupported }
 func OpenResetter() (*Resetter, error)                 { return nil, ErrUnsupported }

@@ -22,6 +22,8 @@ const (
 	ntpModeClient   = 3
 	heldRate        = 20000 // queued packets a second and client, in both directions: some thousand connections
 	heldBurst       = 5000  // less than a queue's length, so that one client cannot fill it
+	freshRate       = 5000  // new connections a second and client: with their timeouts less than conntrack's usual room
+	freshBurst      = 20000 // as when all pods of a node start
 	logRate         = 100   // reports a second and source, which may be a node with many pods
 	logBurst        = 500
 	cutRate         = 1000 // reports of cut connections a second and source: one is enough for each
@@ -90,12 +92,21 @@ func (pl *planner) classify() {
 		Rule{ctIs(Undecided), original, goTo("new")},
 		Rule{ctIs(Proxied), original, goTo("proxied")},
 	)
-	pl.chain("new", each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)
+	pl.chain("new", append(pl.tooFresh(), each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)...)
 	var rules []Rule
 	if p := pl.settings.Transparent; p != 0 {
 		rules = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
 	}
 	pl.chain("proxied", rules...) // what no socket takes is refused by the forward hook
+}
+
+// tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
+// nobody answers stays for half a minute. What is refused here makes none.
+func (pl *planner) tooFresh() []Rule {
+	flood := goTo(pl.deny(egress.TooManyPending, drop))
+	return each(func(name string, src, _ field) Rule {
+		return Rule{in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
+	})
 }
 
 // input protects the gateway itself from its clients. Others are the machine's

@@ -107,7 +107,7 @@ func (b *box) give(ctx context.Context, c *net.UnixConn, stop func()) error {
 	b.log.Info("handing over")
 	b.pauseClients()
 	b.finishAnswers(ctx)
-	stop() // and with it reloads, and the keeping of the rules
+	stop()                        // and with it reloads, and the keeping of the rules
 	signal.Ignore(syscall.SIGHUP) // which is for the other
 	b.state.giveUp()
 	for _, q := range b.queues {

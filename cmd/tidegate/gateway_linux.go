@@ -126,6 +126,7 @@ type box struct {
 	flows *flowlog.Log
 
 	resetsLost atomic.Uint64
+	full       int // of the guard: how many of fullness are passed
 	counts     counts
 	apiAddrs   apiAddresses
 }
