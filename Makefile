@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-webhook fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-webhook prove soak fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -49,6 +49,15 @@ test-exporters: ## what export writes, read by the programs it is for
 
 test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
 	cd deploy/webhook/peers && $(GO) test .
+
+FOR ?= 10m
+SOAK_SEED ?= 0
+
+prove: build ## what must hold, held: faults around a running gateway; results.json, and the table of docs/reliability.md
+	bin/tidegate lab faults $(PROVE) --results results.json $(if $(PROVE),,--markdown docs/reliability.md)
+
+soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memory, goroutines and descriptors
+	bin/tidegate lab faults --soak $(FOR) --seed $(SOAK_SEED) --results results.json
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)

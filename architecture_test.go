@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"webhook":       {},
 	"export":        {},
 	"lab":           {"internal/netns", "wire/wiretest"},
+	"fault":         {"internal/netns", "kernel", "lab", "wire"},
 
 	"deploy/webhook/chart": {},
 

@@ -153,7 +153,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	return err
 }
 
-// Save puts the report under the key "faults" of a file that other suites write to as well.
+// Save puts the report under the key "faults", or "soak" if it is one alone, of a file that other suites write to as well.
 func (r *Report) Save(path string) error {
 	all := map[string]json.RawMessage{}
 	text, err := os.ReadFile(path)
@@ -166,7 +166,11 @@ func (r *Report) Save(path string) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if all["faults"], err = json.Marshal(r); err != nil {
+	key := "faults"
+	if len(r.Rows) == 0 {
+		key = "soak"
+	}
+	if all[key], err = json.Marshal(r); err != nil {
 		return err
 	}
 	out, err := json.MarshalIndent(all, "", "  ")

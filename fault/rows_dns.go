@@ -36,7 +36,7 @@ func dnsRows() []Row {
 				s.Tamper(silent)
 				return s.failsSoon(ctx)
 			},
-			Undo: tamper(nil), For: 15 * time.Second, Times: 1, Quick: 0, Soak: true,
+			Undo: tamper(nil), For: 15 * time.Second, Times: 1, Soak: true,
 			Check: func(ctx context.Context, s *Site) error {
 				st, err := s.status(ctx)
 				s.figure("answers from what was known", "%d", st.DNS.Stale)
@@ -47,7 +47,7 @@ func dnsRows() []Row {
 			Number: 24, Name: "dns-lossy", Fault: "one of two upstreams is 800 ms late, the other loses three answers of ten",
 			Expect: "p99 of look-ups below 300 ms",
 			File:   func(f string) string { return strings.Replace(f, "168.63.129.16]", "168.63.129.16, 9.9.9.9]", 1) },
-			Inject: lossyDNS, Undo: tamper(nil), Times: 1, Quick: 1, Soak: true,
+			Inject: lossyDNS, Undo: tamper(nil), Times: 1, Soak: true,
 		},
 		{
 			Number: 25, Name: "dns-truncated", Fault: "every datagram of the upstream is truncated",
@@ -61,7 +61,7 @@ func dnsRows() []Row {
 				})
 				return s.lookUps(ctx, 300, 16)
 			},
-			Undo: tamper(nil), Times: 1, Quick: 1, Soak: true,
+			Undo: tamper(nil), Times: 1, Soak: true,
 		},
 		{
 			Number: 26, Name: "dns-lies", Fault: "the upstream's answers hold names that were not asked for, and guarded addresses",
@@ -71,7 +71,7 @@ func dnsRows() []Row {
 		{
 			Number: 26, Name: "dns-spoofed", Fault: "50,000 forged answers a second to the gateway, while the upstream is 100 ms late",
 			Expect: "none is learned",
-			Inject: spoofedDNS, Undo: tamper(nil), Times: 1, Quick: 0, MayFail: true,
+			Inject: spoofedDNS, Undo: tamper(nil), Times: 1, MayFail: true,
 		},
 		{
 			Number: 27, Name: "other-resolver", Fault: "a client asks other resolvers, by UDP, TCP and TLS, and dials an address that was never answered",
@@ -81,12 +81,12 @@ func dnsRows() []Row {
 		{
 			Number: 28, Name: "dns-rotating", Fault: "a name has 1,000 addresses, ten in each answer; each answer is dialled",
 			Expect: "none is denied",
-			Inject: rotatingDNS, Undo: tamper(nil), Times: 1, Quick: 0,
+			Inject: rotatingDNS, Undo: tamper(nil), Times: 1,
 		},
 		{
 			Number: 29, Name: "dns-race", Fault: "TTL 0, and 5,000 connections each as soon as its answer is there",
 			Expect: "none is refused",
-			Inject: raceDNS, Undo: tamper(nil), Times: 1, Quick: 0,
+			Inject: raceDNS, Undo: tamper(nil), Times: 1,
 		},
 	}
 }

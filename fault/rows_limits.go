@@ -46,7 +46,7 @@ func limitRows() []Row {
 			File:   func(f string) string { return strings.Replace(f, lab.FlowLogFile, sinkFile, 1) },
 			Inject: func(_ context.Context, s *Site) error { s.sink.hold(true); return nil },
 			Undo:   func(_ context.Context, s *Site) error { s.sink.hold(false); return nil },
-			For:    10 * time.Second, Times: 1, Quick: 1, Slowdown: 5,
+			For:    10 * time.Second, Times: 1, Slowdown: 5,
 			Check: func(ctx context.Context, s *Site) error {
 				st, err := s.status(ctx)
 				s.figure("records", "%d written, %d lost and counted", st.Flows.Written, st.Flows.Lost+st.Flows.Unwritten)

@@ -35,7 +35,7 @@ func loadRows() []Row {
 					return s.floodSYNs(ctx, permittedName, 443, 20_000)
 				})
 			},
-			Check: afterFlood, Times: 1, Quick: 0, MayFail: true,
+			Check: afterFlood, Times: 1, MayFail: true,
 		},
 		{
 			Number: 15, Name: "small-buffer", Fault: "the queues' sockets hold 4 KB, and a node sends 5,000 SYNs a second",
@@ -47,12 +47,12 @@ func loadRows() []Row {
 				s.inBackground(ctx, func(ctx context.Context) error { return s.floodSYNs(ctx, permittedName, 443, 5000) })
 				return nil
 			},
-			Undo: undone, For: 3 * time.Second, Check: afterFlood, Times: 1, Quick: 1, MayFail: true,
+			Undo: undone, For: 3 * time.Second, Check: afterFlood, Times: 1, MayFail: true,
 		},
 		{
 			Number: 16, Name: "conntrack-full", Fault: "one client opens datagram flows to permitted addresses until conntrack is full",
 			Expect: "none is lost; the number of entries is told; new ones push out what was never answered",
-			Inject: fillConntrack, Check: afterFlood, Times: 1, Quick: 0, MayFail: true,
+			Inject: fillConntrack, Check: afterFlood, Times: 1, MayFail: true,
 		},
 		{
 			Number: 17, Name: "syn-flood", Fault: "one node sends 50,000 SYNs a second to an address that a rule permits without a look",
@@ -73,7 +73,7 @@ func loadRows() []Row {
 					return errors.Join(err, e)
 				})
 			},
-			Check: afterFlood, Times: 1, Quick: 0,
+			Check: afterFlood, Times: 1,
 		},
 		{
 			Number: 18, Name: "memory", Fault: "a limit of 256 MB, and 50,000 half ClientHellos from 40 pods",
@@ -91,7 +91,7 @@ func loadRows() []Row {
 				}
 				return err
 			},
-			Undo: undone, Check: afterFlood, Times: 1, Quick: 0, MayFail: true,
+			Undo: undone, Check: afterFlood, Times: 1, MayFail: true,
 		},
 		{
 			Number: 20, Name: "slow-hellos", Fault: "10,000 connections that send one byte of a ClientHello",
@@ -99,7 +99,7 @@ func loadRows() []Row {
 			Inject: func(ctx context.Context, s *Site) error {
 				return s.otherNode(ctx, func() error { return s.halfHellos(ctx, 1, 10_000, 8) })
 			},
-			Check: afterFlood, Times: 1, Quick: 0, MayFail: true,
+			Check: afterFlood, Times: 1, MayFail: true,
 		},
 	}
 }

@@ -30,7 +30,7 @@ func networkRows() []Row {
 		{
 			Number: 34, Name: "small-mtu", Fault: "the path outside takes 1,280 bytes, then the path inside does",
 			Expect: "10 MB go both ways, over IPv4 and IPv6; errors about no connection are not passed on",
-			Inject: smallMTU, Times: 1, Quick: 1, Soak: false,
+			Inject: smallMTU, Times: 1, Soak: false,
 		},
 		{
 			Number: 35, Name: "icmp", Fault: "every type of ICMP and ICMPv6 from a client to the internet",
@@ -40,7 +40,7 @@ func networkRows() []Row {
 		{
 			Number: 36, Name: "ipv6", Fault: "kill -9, flush ruleset and a reload, with IPv6 alone, and extension headers before a SYN",
 			Expect: "as IPv4: none lost, nothing evil passes",
-			V6:     true, Times: 3, Quick: 1, MayFail: true,
+			V6:     true, Times: 3, MayFail: true,
 			Inject: func(ctx context.Context, s *Site) error {
 				s.KillGateway()
 				if err := errors.Join(pause(ctx, 200*time.Millisecond), s.RestartGateway(ctx), flush(ctx, s), pause(ctx, 300*time.Millisecond)); err != nil {
@@ -52,17 +52,17 @@ func networkRows() []Row {
 		{
 			Number: 37, Name: "ftp", Fault: "a client says PORT on a permitted FTP connection, and the server connects back",
 			Expect: "it does not reach the client: no helper opens a hole",
-			Inject: ftpPort, Times: 1, Quick: 1,
+			Inject: ftpPort, Times: 1,
 		},
 		{
 			Number: 38, Name: "snat-full", Fault: "one node takes every port that one server's address can be masqueraded to",
 			Expect: "other destinations, and what is established, notice nothing",
-			Inject: fillSNAT, Check: afterFlood, Times: 1, Quick: 0, MayFail: true,
+			Inject: fillSNAT, Check: afterFlood, Times: 1, MayFail: true,
 		},
 		{
 			Number: 39, Name: "idle", Fault: "20 tunnels of the API server are silent for 45 s (35 min with --long); then an entry of conntrack is lost",
 			Expect: "all are alive; the client of a lost entry is told with a reset instead of silence",
-			Inject: idle, Times: 1, Quick: 0,
+			Inject: idle, Times: 1,
 		},
 		{
 			Number: 41, Name: "bad-path", Fault: "of packets outside 5 % are lost, 5 % come twice and 10 % come late and out of order",
@@ -74,7 +74,7 @@ func networkRows() []Row {
 			Expect: "what is established goes on afterwards",
 			Inject: func(_ context.Context, s *Site) error { return s.Plug(false) },
 			Undo:   func(_ context.Context, s *Site) error { return s.Plug(true) },
-			For:    20 * time.Second, Times: 1, Quick: 0, MayFail: true,
+			For:    20 * time.Second, Times: 1, MayFail: true,
 		},
 	}
 }

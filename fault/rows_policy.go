@@ -27,17 +27,17 @@ func policyRows() []Row {
 		{
 			Number: 7, Name: "bad-files", Fault: "200 broken variants of the gateway's file",
 			Expect: "each refused as a whole; none touches the rules",
-			Inject: badFiles, Times: 1, Quick: 0,
+			Inject: badFiles, Times: 1,
 		},
 		{
 			Number: 8, Name: "half-applied", Fault: "kill -9 in the middle of a reload of 5,000 addresses, at a random moment",
 			Expect: "the rules in the kernel are the old ones or the new ones, never some of both",
-			Inject: halfApplied, Undo: restart, Times: 20, Quick: 3, MayFail: true,
+			Inject: halfApplied, Undo: restart, Times: 20, MayFail: true,
 		},
 		{
 			Number: 9, Name: "flush", Fault: "another program says flush ruleset",
 			Expect: "the table is the process's own, and is not touched; on kernels before 6.9 it is back at once, and nothing passes meanwhile",
-			Inject: flush, For: 500 * time.Millisecond, Times: 20, Quick: 3, Soak: true, Blackout: time.Second,
+			Inject: flush, For: 500 * time.Millisecond, Times: 20, Quick: 1, Soak: true, Blackout: time.Second,
 			Check: func(ctx context.Context, s *Site) error {
 				st, err := s.status(ctx)
 				s.figure("times the rules were put back", "%d", st.Mended)
@@ -69,12 +69,12 @@ func policyRows() []Row {
 		{
 			Number: 10, Name: "reload-storm", Fault: "one changed policy after the other for 4 s, as fast as they go",
 			Expect: "nothing fails and nothing is lost",
-			Inject: reloadStorm, Times: 2, Quick: 1, Soak: true, Slowdown: 10, Blackout: time.Second,
+			Inject: reloadStorm, Times: 2, Soak: true, Slowdown: 10, Blackout: time.Second,
 		},
 		{
 			Number: 11, Name: "huge-policy", Fault: "a policy with 100,000 more addresses comes, and goes",
 			Expect: "new connections are decided meanwhile",
-			Inject: hugePolicy, Times: 2, Quick: 0, Blackout: 2 * time.Second,
+			Inject: hugePolicy, Times: 2, Blackout: 2 * time.Second,
 		},
 		{
 			Number: 12, Name: "revoke", Fault: "a rule with 40 live connections is removed",

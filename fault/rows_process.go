@@ -19,13 +19,13 @@ func processRows() []Row {
 		{
 			Number: 1, Name: "kill", Fault: "kill -9, as a process ends that is out of memory, and a start at once",
 			Expect: "decided flows go on; undecided packets are sent again; new ones wait for the start",
-			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Quick: 3, Soak: true, MayFail: true, Blackout: 2 * time.Second,
+			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Quick: 2, Soak: true, MayFail: true, Blackout: 2 * time.Second,
 		},
 		{
 			Number: 1, Name: "panic", Fault: "a crash with all goroutines' traces, as a panic ends",
 			Expect: "as after kill -9",
 			Inject: func(_ context.Context, s *Site) error { return s.endGateway(syscall.SIGQUIT) }, Undo: restart,
-			For: 300 * time.Millisecond, Times: 5, Quick: 1, MayFail: true, Blackout: 2 * time.Second,
+			For: 300 * time.Millisecond, Times: 5, MayFail: true, Blackout: 2 * time.Second,
 		},
 		{
 			Number: 2, Name: "stop", Fault: "SIGSTOP for 2.5 s, as a machine without time for it",
@@ -42,7 +42,7 @@ func processRows() []Row {
 			Undo: func(ctx context.Context, s *Site) error {
 				return errors.Join(s.SignalGateway(syscall.SIGCONT), s.undoAll(), s.quiet(ctx))
 			},
-			For: 2500 * time.Millisecond, Times: 2, Quick: 0, MayFail: true,
+			For: 2500 * time.Millisecond, Times: 2, MayFail: true,
 			Check: func(ctx context.Context, s *Site) error {
 				st, err := s.status(ctx)
 				s.figure("packets dropped by the queue", "%d", st.dropped())
@@ -68,7 +68,7 @@ func processRows() []Row {
 				}
 				return errors.Join(err, s.write(s.file))
 			},
-			Times: 3, Quick: 1,
+			Times: 3,
 		},
 		{
 			Number: 4, Name: "downgrade", Fault: "an older binary reads a file with a key of a newer one",
@@ -90,7 +90,7 @@ func processRows() []Row {
 				s.Tamper(nil)
 				return errors.Join(err, <-started)
 			},
-			Times: 3, Quick: 1, MayFail: true,
+			Times: 3, MayFail: true,
 		},
 		{
 			Number: 6, Name: "crash-loop", Fault: "SIGTERM ten times, the process away for a second each time",
@@ -102,7 +102,7 @@ func processRows() []Row {
 				}
 				return nil
 			},
-			Undo: restart, For: time.Second, Times: 10, Quick: 1, MayFail: true,
+			Undo: restart, For: time.Second, Times: 10, MayFail: true,
 		},
 	}
 }

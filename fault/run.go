@@ -76,7 +76,7 @@ func (s *Suite) Run(ctx context.Context, rows []Row, each func(Result)) ([]Resul
 			if row.Quick == 0 {
 				continue
 			}
-			row.Times = row.Quick
+			row.Times, row.For = row.Quick, min(row.For, 3*time.Second)
 		}
 		r := s.row(ctx, row)
 		if ctx.Err() != nil {
@@ -125,7 +125,11 @@ func (s *Suite) try(ctx context.Context, row *Row, r *Result) (err error) {
 	running.Go(func() { site.evil.run(streams, site, row.V6) })
 	running.Go(func() { site.new.run(streams) })
 	start := time.Now()
-	err = pause(ctx, beforeFor)
+	before, after := beforeFor, afterFor
+	if s.Quick {
+		before, after = time.Second, time.Second
+	}
+	err = pause(ctx, before)
 	from := time.Now()
 	if err == nil {
 		err = row.make(ctx, site)
@@ -134,7 +138,7 @@ func (s *Suite) try(ctx context.Context, row *Row, r *Result) (err error) {
 		err = row.Check(ctx, site)
 	}
 	to := time.Now()
-	err = errors.Join(err, pause(ctx, afterFor))
+	err = errors.Join(err, pause(ctx, after))
 	end := time.Now()
 	stop()
 	running.Wait()

@@ -36,8 +36,9 @@ descriptors and disks are full, resolvers lie, links flap. Meanwhile established
 are in use, new ones are made, and evil ones are tried, which must not arrive whatever is
 broken. It reports how many of each were lost, failed, and passed.
 
-With --soak it makes faults at random instead, up to three at a time, for as long as it is
-told, and shows whether the gateway's memory, goroutines and descriptors grow.
+With --soak it makes faults at random, up to three at a time, for as long as it is told, and
+shows whether the gateway's memory, goroutines and descriptors grow; before that it makes
+those that are named, of which "all" is all.
 
 It exits 1 if anything was lost, failed or passed that must not, and 3 if a fault cannot be
 made on this machine.`,
@@ -72,10 +73,10 @@ made on this machine.`,
 	return cmd
 }
 
-// pickFaults returns the rows of some names, or all.
+// pickFaults returns the rows of some names or numbers, or all.
 func pickFaults(names []string) ([]fault.Row, error) {
 	all := fault.Rows()
-	if len(names) == 0 {
+	if len(names) == 0 || slices.Equal(names, []string{"all"}) {
 		return all, nil
 	}
 	var rows []fault.Row
@@ -99,7 +100,7 @@ func runFaults(cmd *cobra.Command, f *faultFlags, rows []fault.Row, named bool) 
 		return undecided(err)
 	}
 	say := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) }
-	suite := &fault.Suite{Quick: f.quick && !named, Config: fault.Config{
+	suite := &fault.Suite{Quick: f.quick, Config: fault.Config{
 		Dir: dir, Command: lab.Self, Long: f.long, Say: say,
 		Read: func(dir string) ([]egress.Rule, []egress.Cluster, error) {
 			g, err := readGateway(dir + "/" + lab.GatewayFile)
@@ -115,14 +116,15 @@ func runFaults(cmd *cobra.Command, f *faultFlags, rows []fault.Row, named bool) 
 	}}
 	var results []fault.Result
 	var soaked *fault.Soaked
-	if f.soak > 0 {
+	if named || f.soak == 0 {
+		results, err = suite.Run(cmd.Context(), rows, func(r fault.Result) { say(r.Line()) })
+	}
+	if err == nil && f.soak > 0 {
 		if f.seed == 0 {
 			f.seed = rand.Uint64N(1 << 32)
 		}
 		say(fmt.Sprintf("soak for %v; again with --seed %d", f.soak, f.seed))
 		soaked, err = suite.Soak(cmd.Context(), f.soak, f.seed)
-	} else {
-		results, err = suite.Run(cmd.Context(), rows, func(r fault.Result) { say(r.Line()) })
 	}
 	if err != nil {
 		return undecided(err)
