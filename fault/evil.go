@@ -41,7 +41,8 @@ func newEvil() *evil { return &evil{seen: map[*lab.Seen]bool{}, ways: map[string
 
 // watch is told all that servers see.
 func (e *evil) watch(s *lab.Seen) {
-	if !s.Whole || !(strings.Contains(s.Name, evilWord) || bytes.Contains(s.Data, []byte(evilWord)) || s.Local.Addr() == unbound[0] || s.Local.Addr() == unbound[1]) {
+	says := strings.Contains(s.Name, evilWord) || bytes.Contains(s.Data, []byte(evilWord))
+	if !s.Whole || !says && s.Local.Addr() != unbound[0] && s.Local.Addr() != unbound[1] {
 		return
 	}
 	e.mu.Lock()

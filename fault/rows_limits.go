@@ -192,7 +192,7 @@ func (s *Site) shrinkBuffers(size int) error {
 	if err != nil {
 		return notHere("no handle of the gateway's process: %v", err)
 	}
-	defer unix.Close(handle)
+	defer func() { _ = unix.Close(handle) }()
 	all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (s *Site) shrinkBuffers(size int) error {
 		domain, _ := unix.GetsockoptInt(ours, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		protocol, _ := unix.GetsockoptInt(ours, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 		if domain != unix.AF_NETLINK || protocol != unix.NETLINK_NETFILTER {
-			unix.Close(ours)
+			_ = unix.Close(ours)
 			continue
 		}
 		was, err := unix.GetsockoptInt(ours, unix.SOL_SOCKET, unix.SO_RCVBUF)
@@ -221,12 +221,12 @@ func (s *Site) shrinkBuffers(size int) error {
 			err = unix.SetsockoptInt(ours, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 		}
 		if err != nil {
-			unix.Close(ours)
+			_ = unix.Close(ours)
 			return err
 		}
 		n++
 		s.later(func() error {
-			defer unix.Close(ours)
+			defer func() { _ = unix.Close(ours) }()
 			if unix.SetsockoptInt(ours, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, was/2) == nil { // the kernel doubles what it is told
 				return nil
 			}

@@ -131,7 +131,7 @@ func floodIn(ctx context.Context, do func(func() error) error, perSecond int, bu
 	if err := do(func() (err error) { raw, err = kernel.OpenResetter(); return err }); err != nil {
 		return 0, err
 	}
-	defer raw.Close()
+	defer func() { _ = raw.Close() }()
 	const burst = 5 * time.Millisecond
 	tick := time.NewTicker(burst)
 	defer tick.Stop()
@@ -219,7 +219,7 @@ func (s *Site) sendRaw(b []byte) error {
 		if err != nil {
 			return err
 		}
-		defer raw.Close()
+		defer func() { _ = raw.Close() }()
 		return raw.Send(b)
 	})
 }

@@ -57,16 +57,15 @@ func (e *estate) leave(name string, c syscall.Conn) {
 // saved is what the predecessor's follower of a queue has saved.
 func (e *estate) saved(number uint16) *gateway.Saved { return e.followers[number] }
 
-// Close closes what nobody has taken.
-func (e *estate) Close() error {
+// drop closes what nobody has taken.
+func (e *estate) drop() {
 	for name, f := range e.files {
 		f.Close()
 		delete(e.files, name)
 	}
 	if e.from != nil {
-		e.from.Close()
+		_ = e.from.Close()
 	}
-	return nil
 }
 
 // taken tells the predecessor that it may end, and closes what it had and nobody wants.
@@ -79,7 +78,7 @@ func (e *estate) taken() {
 		return
 	}
 	_, _ = e.from.Write([]byte(ready)) // one that is dead needs no word
-	e.from.Close()
+	_ = e.from.Close()
 	e.from = nil
 	e.followers = nil
 }
@@ -90,7 +89,7 @@ func (b *box) estateFor(h *handover) (*estate, error) {
 	for name, c := range b.inUse {
 		fd, err := duplicate(c)
 		if err != nil {
-			left.Close()
+			left.drop()
 			return nil, fmt.Errorf("hand %s over: %w", name, err)
 		}
 		left.add(name, fd)
@@ -98,7 +97,7 @@ func (b *box) estateFor(h *handover) (*estate, error) {
 	for _, q := range b.queues {
 		f, err := q.queue.File()
 		if err != nil {
-			left.Close()
+			left.drop()
 			return nil, err
 		}
 		left.files[queueName(q.number)] = f
@@ -106,7 +105,7 @@ func (b *box) estateFor(h *handover) (*estate, error) {
 	if b.denials != nil {
 		f, err := b.denials.File()
 		if err != nil {
-			left.Close()
+			left.drop()
 			return nil, err
 		}
 		left.files[logName] = f
@@ -147,12 +146,12 @@ func inherit(ctx context.Context, g *config.Gateway, how runMode) (*estate, erro
 	c := conn.(*net.UnixConn)
 	_ = c.SetDeadline(time.Now().Add(answersWithin + readyWithin))
 	if _, err := c.Write([]byte(greeting)); err != nil {
-		c.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("take over: %w", err)
 	}
 	h, e, err := receive(c)
 	if err != nil {
-		c.Close()
+		_ = c.Close()
 		return nil, fmt.Errorf("take over: the gateway that runs hands nothing over: %w", err)
 	}
 	e.followers, e.from = h.Followers, c

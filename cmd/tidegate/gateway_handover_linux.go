@@ -54,7 +54,7 @@ type handover struct {
 // what decides, and waits for that. It returns when ctx is done, and when its own process has
 // to end, or to begin again.
 func (b *box) handOver(ctx context.Context, l *net.UnixListener, stop func()) error {
-	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
 		c, err := l.AcceptUnix()
 		switch {
@@ -73,7 +73,7 @@ func (b *box) handOver(ctx context.Context, l *net.UnixListener, stop func()) er
 			b.log.Error("a process wanted to take over", "err", err)
 			err = nil
 		}
-		c.Close()
+		_ = c.Close()
 		if err != nil {
 			return err
 		}
@@ -118,7 +118,7 @@ func (b *box) give(ctx context.Context, c *net.UnixConn, stop func()) error {
 		h.Followers[q.number] = &saved
 	}
 	if b.enforcing() {
-		b.table.Close() // one process has it at a time
+		_ = b.table.Close() // one process has it at a time
 	}
 	if err := send(c, &h, left); err != nil {
 		return b.takeBack(left, err)
@@ -127,7 +127,7 @@ func (b *box) give(ctx context.Context, c *net.UnixConn, stop func()) error {
 	if _, err := io.ReadFull(c, make([]byte, len(ready))); err != nil {
 		return b.takeBack(left, err)
 	}
-	left.Close()
+	left.drop()
 	b.log.Info("handed over", "requests", b.http.Conns())
 	b.linger(ctx)
 	return errHandedOver
@@ -200,7 +200,7 @@ func receive(c *net.UnixConn) (*handover, *estate, error) {
 		e.add(name, fd)
 	}
 	if err != nil {
-		e.Close()
+		e.drop()
 		return nil, nil, err
 	}
 	return h, e, nil
