@@ -13,19 +13,19 @@ import (
 // azureTargets reads an address, a range, or a service tag.
 func azureTargets(s string) ([]writtenTarget, bool) {
 	if strings.EqualFold(s, "Internet") {
-		return []writtenTarget{{s, target{net: anyAddr}}, {s, target{net: anyAddr6}}}, true
+		return []writtenTarget{{text: s, to: target{net: anyAddr}}, {text: s, to: target{net: anyAddr6}}}, true
 	}
 	if ps, ok := azurePrefixes(s); ok {
 		var out []writtenTarget
 		for _, p := range ps {
-			out = append(out, writtenTarget{s, target{net: p}})
+			out = append(out, writtenTarget{text: s, to: target{net: p}})
 		}
 		return out, true
 	}
 	if _, err := egress.ParseTag(s); err != nil {
 		return nil, false
 	}
-	return []writtenTarget{{s, target{tag: s}}}, true
+	return []writtenTarget{{text: s, to: target{tag: s}}}, true
 }
 
 // maxRange bounds the prefixes that a range of addresses is split into.

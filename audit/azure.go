@@ -15,6 +15,7 @@ import (
 // what is there. Field names match without regard to case.
 
 type azureResource struct {
+	ID         string
 	Type       string
 	Name       string
 	Properties *azureFields
@@ -26,6 +27,7 @@ type azureFields struct {
 	Priority        int
 	RuleCollections []azureCollection
 	DNSSettings     *struct{ EnableProxy bool }
+	BasePolicy      *struct{ ID string }
 	IPAddresses     []string
 
 	// The classic firewall.
@@ -151,6 +153,7 @@ type azureReader struct {
 	*Policy
 	groups map[string][]netip.Prefix // IP groups of the same file, by lower-case name
 	loose  []nsgRule                 // of a security group, as resources of their own
+	owner  string                    // the policy of the rule collection group that is read
 }
 
 func (r *azureResource) fields() *azureFields {
@@ -203,6 +206,9 @@ func (a *azureReader) resources(rs []azureResource, depth int) error {
 		} else if strings.EqualFold(r.Type, "Microsoft.Network/firewallPolicies") {
 			a.dnsProxy = new(bool) // off, unless it is said
 		}
+		if f.BasePolicy != nil {
+			a.inherits(r.Name, f.BasePolicy.ID)
+		}
 		var err error
 		switch {
 		case f.RuleCollections != nil:
@@ -229,6 +235,7 @@ func (a *azureReader) resources(rs []azureResource, depth int) error {
 
 func (a *azureReader) ruleGroup(r *azureResource, f *azureFields) error {
 	a.Format = AzureFirewall
+	a.owner = a.groupOf(policyOf(r.Name, r.ID))
 	for i := range f.RuleCollections {
 		c := &f.RuleCollections[i]
 		if strings.Contains(strings.ToLower(c.RuleCollectionType), "nat") {
@@ -264,7 +271,7 @@ func (a *azureReader) collection(group string, priority []int, c *azureCollectio
 	if f.Action == nil {
 		return fmt.Errorf("collection %q: no action; is this the output of: az network firewall policy rule-collection-group show?", c.Name)
 	}
-	base := grant{deny: !strings.EqualFold(f.Action.Type, "Allow"), priority: append(priority[:len(priority):len(priority)], f.Priority)}
+	base := grant{policy: a.owner, deny: !strings.EqualFold(f.Action.Type, "Allow"), priority: append(priority[:len(priority):len(priority)], f.Priority)}
 	for i := range f.Rules {
 		r := &f.Rules[i]
 		g := base
@@ -324,6 +331,9 @@ func (a *azureReader) applicationRule(g grant, r *azureRule) error {
 	}
 	for _, c := range r.WebCategories {
 		a.unread(g.at, "web category %q, whose sites are not published", c)
+	}
+	if len(r.TargetFQDNs)+len(r.FQDNTags)+len(r.TargetURLs)+len(r.WebCategories) == 0 {
+		a.unread(g.at, "a rule without a destination that is known")
 	}
 	for _, proto := range r.Protocols {
 		p, err := egress.ParseProto(strings.ToLower(proto.ProtocolType))
@@ -385,6 +395,9 @@ func (a *azureReader) networkRule(g grant, r *azureRule) error {
 		return nil
 	}
 	targets := a.networkTargets(g.at, r)
+	if len(r.DestinationFQDNs)+len(r.DestinationAddresses)+len(r.DestinationIPGroups) == 0 {
+		a.unread(g.at, "a rule without a destination that is known")
+	}
 	for _, s := range r.DestinationPorts {
 		ports, ok := azurePorts(s)
 		if !ok {
@@ -405,6 +418,7 @@ func (a *azureReader) networkRule(g grant, r *azureRule) error {
 type writtenTarget struct {
 	text string
 	to   target
+	open bool // anything may follow the name
 }
 
 func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
@@ -415,7 +429,7 @@ func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
 			a.unread(at, "name %q: network rules take whole names only", s)
 			continue
 		}
-		out = append(out, writtenTarget{s, target{names: n}})
+		out = append(out, writtenTarget{text: s, to: target{names: n}})
 	}
 	for _, s := range r.DestinationAddresses {
 		ts, ok := azureTargets(s)
@@ -430,7 +444,7 @@ func (a *azureReader) networkTargets(at string, r *azureRule) []writtenTarget {
 			a.unread(at, "destination: IP group %s is not in the file", lastName(s))
 		}
 		for _, p := range ps {
-			out = append(out, writtenTarget{lastName(s) + " (" + p.String() + ")", target{net: p}})
+			out = append(out, writtenTarget{text: lastName(s) + " (" + p.String() + ")", to: target{net: p}})
 		}
 	}
 	return out

@@ -87,6 +87,8 @@ func (j *judge) rank(i int) (int, string) {
 	g := &j.grants[i]
 	t := &g.to
 	switch {
+	case g.open && j.Format == Squid:
+		return 645, fmt.Sprintf("The expression does not end with $, so names such as %s.evil.example are open too.", g.to.names.rest)
 	case g.open:
 		return 645, fmt.Sprintf("It lacks the slash that other entries end with: a URL list then takes %s.evil.example for it too.", g.text)
 	case t.anywhere() && g.ports == allPorts:

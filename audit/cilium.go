@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,8 +27,9 @@ type ciliumDoc struct {
 }
 
 type ciliumSpec struct {
-	Egress     []ciliumEgress
-	EgressDeny []ciliumEgress `yaml:"egressDeny"`
+	EndpointSelector map[string]any `yaml:"endpointSelector"`
+	Egress           []ciliumEgress
+	EgressDeny       []ciliumEgress `yaml:"egressDeny"`
 }
 
 type ciliumEgress struct {
@@ -93,6 +95,9 @@ func (p *Policy) ciliumPolicy(doc *ciliumDoc) (dns bool, err error) {
 		specs = append(specs, *doc.Spec)
 	}
 	for _, s := range specs {
+		if len(s.EndpointSelector) > 0 && len(s.Egress)+len(s.EgressDeny) > 0 {
+			p.unread(doc.Metadata.Name, "endpointSelector: it is for some pods, and counts as for all of them")
+		}
 		for i := range s.EgressDeny {
 			at := fmt.Sprintf("%s/egressDeny[%d]", join(doc.Metadata.Namespace, doc.Metadata.Name), i)
 			if err := p.ciliumEgress(grant{at: at, deny: true, tier: networkTier}, &s.EgressDeny[i]); err != nil {
@@ -125,7 +130,8 @@ func (p *Policy) ciliumEgress(g grant, e *ciliumEgress) error {
 	for _, tp := range e.ToPorts {
 		g.inspect = tp.TerminatingTLS != nil
 		if len(tp.ServerNames) > 0 {
-			p.unread(g.at, "serverNames, which narrow the rule further")
+			p.unread(g.at, "serverNames, which narrow the rule further, so that it counts as permitting nothing")
+			continue
 		}
 		for _, port := range tp.Ports {
 			written := port.Port
@@ -162,7 +168,7 @@ func (p *Policy) ciliumEgress(g grant, e *ciliumEgress) error {
 
 func (p *Policy) addAll(g grant, targets []writtenTarget) error {
 	for _, t := range targets {
-		g.text, g.to = t.text, t.to
+		g.text, g.to, g.open = t.text, t.to, t.open
 		if err := p.add(g); err != nil {
 			return err
 		}
@@ -178,37 +184,72 @@ func (p *Policy) ciliumTargets(at string, e *ciliumEgress) []writtenTarget {
 			text, read = f.MatchPattern, ciliumNames
 		}
 		if n, ok := read(text); ok {
-			out = append(out, writtenTarget{text, target{names: n}})
+			out = append(out, writtenTarget{text: text, to: target{names: n}})
 		} else {
 			p.unread(at, "name %q", text)
 		}
 	}
-	cidrs := e.ToCIDR
-	for _, c := range e.ToCIDRSet {
-		if len(c.Except) > 0 {
-			p.unread(at, "%s without %s: such a hole is not judged", c.CIDR, strings.Join(c.Except, ", "))
-		}
-		cidrs = append(cidrs, c.CIDR)
+	for _, s := range e.ToCIDR {
+		out = append(out, p.ciliumCIDR(at, s, nil)...)
 	}
-	for _, s := range cidrs {
-		if prefix, err := netip.ParsePrefix(s); err == nil {
-			out = append(out, writtenTarget{s, target{net: prefix.Masked()}})
-		} else if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, writtenTarget{s, target{net: netip.PrefixFrom(a, a.BitLen())}})
-		} else {
-			p.unread(at, "CIDR %q", s)
-		}
+	for _, c := range e.ToCIDRSet {
+		out = append(out, p.ciliumCIDR(at, c.CIDR, c.Except)...)
 	}
 	for _, s := range e.ToEntities {
 		switch s {
 		case "all", "world":
-			out = append(out, writtenTarget{s, target{net: anyAddr}}, writtenTarget{s, target{net: anyAddr6}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr}}, writtenTarget{text: s, to: target{net: anyAddr6}})
 		case "world-ipv4":
-			out = append(out, writtenTarget{s, target{net: anyAddr}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr}})
 		case "world-ipv6":
-			out = append(out, writtenTarget{s, target{net: anyAddr6}})
+			out = append(out, writtenTarget{text: s, to: target{net: anyAddr6}})
 		case "kube-apiserver":
-			out = append(out, writtenTarget{s, target{tag: s}})
+			out = append(out, writtenTarget{text: s, to: target{tag: s}})
+		}
+	}
+	return out
+}
+
+// ciliumCIDR is a prefix without its holes. Everything without what no name may
+// lead to is still everything, for a name.
+func (p *Policy) ciliumCIDR(at, s string, except []string) []writtenTarget {
+	prefixes, ok := azurePrefixes(s)
+	if !ok || len(prefixes) != 1 {
+		p.unread(at, "CIDR %q", s)
+		return nil
+	}
+	left := prefixes
+	for _, hole := range except {
+		holes, ok := azurePrefixes(hole)
+		if !ok {
+			p.unread(at, "CIDR %q", hole)
+			return nil
+		}
+		for _, h := range holes {
+			if prefixes[0].Bits() > 0 || !guardedPrefix(h) {
+				left = cutOut(left, h)
+			}
+		}
+	}
+	var out []writtenTarget
+	for _, l := range left {
+		out = append(out, writtenTarget{text: s, to: target{net: l}})
+	}
+	return out
+}
+
+func guardedPrefix(p netip.Prefix) bool {
+	return slices.ContainsFunc(egress.GuardedRanges(), func(g netip.Prefix) bool { return holdsPrefix(g, p) })
+}
+
+func cutOut(ps []netip.Prefix, hole netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range ps {
+		switch {
+		case !p.Overlaps(hole):
+			out = append(out, p)
+		case hole.Bits() > p.Bits():
+			out = append(out, minus(p, hole)...)
 		}
 	}
 	return out

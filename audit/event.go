@@ -32,6 +32,11 @@ type event struct {
 // set takes one field of a line, in the spelling of Azure's tables, of the
 // resource log's envelope, or of our own flow log.
 func (e *event) set(key, value []byte) {
+	// AzureDiagnostics puts every kind of log into one table, whose columns end
+	// with their type: Fqdn_s, DestinationPort_d.
+	if n := len(key) - 2; n > 0 && key[n] == '_' {
+		key = key[:n]
+	}
 	switch string(key) {
 	case "time", "TimeGenerated", "TimeGenerated [UTC]":
 		e.time = value
@@ -39,7 +44,7 @@ func (e *event) set(key, value []byte) {
 		e.properties = value
 	case "records":
 		e.records = value
-	case "msg", "msg_s":
+	case "msg":
 		e.msg = value
 	case "Protocol", "proto":
 		e.protocol = value
@@ -69,6 +74,7 @@ func (e *event) set(key, value []byte) {
 }
 
 func portOf(b []byte) uint16 {
+	b = bytes.TrimSuffix(b, []byte(".0")) // a number of AzureDiagnostics
 	n := 0
 	for _, c := range b {
 		if c < '0' || c > '9' || n > 65535 {
@@ -136,7 +142,16 @@ func (e *event) setProto(b []byte) bool {
 	return e.proto != 0
 }
 
-func (e *event) setAction(b []byte) { e.allowed = bytes.EqualFold(b, []byte("allow")) }
+// setAction reads what was decided. An alert, of threat intelligence or of
+// intrusion detection, decides nothing: another line tells what became of it.
+func (e *event) setAction(b []byte) {
+	switch {
+	case bytes.EqualFold(b, []byte("allow")):
+		e.allowed = true
+	case len(b) >= len("alert") && bytes.EqualFold(b[:len("alert")], []byte("alert")):
+		e.proto = 0
+	}
+}
 
 // split takes ports off addresses, which our own log writes together.
 func (e *event) split() {
@@ -184,7 +199,9 @@ func (e *event) host() {
 // message reads the text of the older logs (AzureDiagnostics):
 //
 //	HTTPS request from 10.0.0.4:50312 to mcr.microsoft.com:443. Action: Deny. No rule matched.
+//	HTTPS request from 10.0.0.4:50312 to mcr.microsoft.com:443. Url: mcr.microsoft.com. Action: Allow. Policy: p. Rule Collection Group: g. Rule Collection: c. Rule: r. Web Category: w
 //	TCP request from 10.0.0.4:50312 to 20.1.2.3:9000. Action: Allow. Rule Collection: c. Rule: r
+//	HTTP request from 10.0.0.4:50312 to evil.example:80. Action: Deny. ThreatIntel: Bot Networks
 //	DNS Request: 10.0.0.4:48197 - 15676 AAAA IN a.example. udp 43 false 512 NXDOMAIN qr,rd,ra 100 0.003s
 func (e *event) message(m []byte) bool {
 	if rest, ok := bytes.CutPrefix(m, []byte("DNS Request: ")); ok {
@@ -207,9 +224,11 @@ func (e *event) message(m []byte) bool {
 	}
 	head, tail, ok := bytes.Cut(rest, []byte(". Action: "))
 	if !ok {
-		return false
+		e.proto = 0
+		return bytes.Contains(rest, []byte(" was DNAT'ed to ")) // inbound
 	}
 	src, dst, _ := bytes.Cut(head, []byte(" to "))
+	dst, _, _ = bytes.Cut(dst, []byte(". Url: "))
 	e.src = src
 	if e.proto.Named() {
 		e.name = dst
@@ -218,11 +237,13 @@ func (e *event) message(m []byte) bool {
 	}
 	word, tail, _ := bytes.Cut(tail, []byte("."))
 	e.setAction(bytes.TrimSpace(word))
-	if _, after, found := bytes.Cut(tail, []byte("Rule: ")); found {
-		e.rule = after
+	if _, after, found := bytes.Cut(tail, []byte(" Rule: ")); found {
+		e.rule, _, _ = bytes.Cut(after, []byte(". Web Category: "))
 	}
-	if _, after, found := bytes.Cut(tail, []byte("Reason: ")); found {
-		e.reason = bytes.TrimSuffix(after, []byte("."))
+	for _, mark := range []string{" Reason: ", " ThreatIntel: "} {
+		if _, after, found := bytes.Cut(tail, []byte(mark)); found {
+			e.reason = bytes.TrimSuffix(after, []byte("."))
+		}
 	}
 	e.split()
 	e.host()

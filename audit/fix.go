@@ -21,7 +21,7 @@ func (p *Policy) fix(r *egress.Rule, e egress.Endpoint) string {
 	case Cilium:
 		return fixCilium(e)
 	case Squid:
-		return fixSquid(r, e)
+		return fixSquid(r, e, p.splices)
 	}
 	return e.String()
 }
@@ -158,7 +158,7 @@ func fixCilium(e egress.Endpoint) string {
 	return fmt.Sprintf("- %s\n  toPorts: [{ports: [{%sprotocol: %s}]}]", to, port, strings.ToUpper(e.Proto.Transport().String()))
 }
 
-func fixSquid(r *egress.Rule, e egress.Endpoint) string {
+func fixSquid(r *egress.Rule, e egress.Endpoint, splices bool) string {
 	p, byName := e.Host.(egress.Pattern)
 	if !byName || !e.Proto.Named() {
 		return "Squid forwards HTTP and HTTPS only: this one needs a rule at the packet filter"
@@ -170,6 +170,9 @@ func fixSquid(r *egress.Rule, e egress.Endpoint) string {
 		return "Squid's dstdomain takes a wildcard on the left only: list the names that the log shows, one by one"
 	case strings.HasPrefix(text, "*."):
 		text = text[1:]
+	}
+	if splices && e.Proto == egress.HTTPS {
+		return fmt.Sprintf("acl %s ssl::server_name %s\nacl %s_port port %s\nssl_bump splice %s %s_port # before: ssl_bump terminate all", acl, text, acl, e.Ports, acl, acl)
 	}
 	method := ""
 	if e.Proto == egress.HTTPS {

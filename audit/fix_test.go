@@ -45,3 +45,21 @@ func TestFixesMeetTheirNeeds(t *testing.T) {
 		}
 	}
 }
+
+// TestFixesWhereTLSIsSpliced: in the way of the traffic, Squid permits TLS by another line.
+func TestFixesWhereTLSIsSpliced(t *testing.T) {
+	for _, to := range []string{"https://mcr.microsoft.com:443", "https://*.data.mcr.microsoft.com:443"} {
+		e := egress.MustParseEndpoint(to)
+		r := egress.Rule{ID: "core/x", Need: egress.Required, To: []egress.Endpoint{e}}
+		const none = "acl p443 port 443\nacl tls myportname tls\nssl_bump terminate all\nhttp_access allow CONNECT tls p443\nhttp_access deny all\n"
+		before := read(t, none).Judge(Needs{Rules: []egress.Rule{r}})
+		if !before.Lacks() {
+			t.Fatalf("%s is not missing", to)
+		}
+		fix := before.Findings[0].Fix
+		after := read(t, strings.Replace(none, "ssl_bump", fix+"\nssl_bump", 1)).Judge(Needs{Rules: []egress.Rule{r}})
+		if after.Lacks() || !after.Clean() || len(after.Unread) > 0 {
+			t.Errorf("%s: the fix %q leaves %+v, unread %q", to, fix, after.Findings, after.Unread)
+		}
+	}
+}

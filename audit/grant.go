@@ -25,6 +25,8 @@ type grant struct {
 	text string // the destination as written
 	deny bool
 
+	policy   string // the firewall policy, in lower case; empty: not known
+	depth    int    // how many policies it inherits from, whose rules come first
 	tier     tier
 	priority []int // lower first, compared in order
 
@@ -144,7 +146,7 @@ func (g *grant) precedes(h *grant) bool {
 // inOrder puts grants into the order in which the firewall asks them.
 func inOrder(gs []grant) {
 	slices.SortStableFunc(gs, func(a, b grant) int {
-		return cmp.Or(cmp.Compare(a.tier, b.tier), slices.Compare(a.priority, b.priority), denials(a, b))
+		return cmp.Or(cmp.Compare(a.tier, b.tier), cmp.Compare(a.depth, b.depth), slices.Compare(a.priority, b.priority), denials(a, b))
 	})
 }
 

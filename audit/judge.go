@@ -46,6 +46,7 @@ const (
 	Unreachable   Kind = "unreachable"    // an earlier rule matches all that this one does
 	Wide          Kind = "wide"           // more is open than is needed
 	Retired       Kind = "retired"        // a rule for what is no longer there
+	Unclear       Kind = "unclear"        // what is open cannot be said
 )
 
 // Level is how much a finding matters. The zero Level is Info.
@@ -108,7 +109,7 @@ func (r *Report) Clean() bool {
 	return !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level > Info })
 }
 
-var kindOrder = []Kind{Missing, Denied, PartlyDenied, TLSInspection, NoDNSProxy, Masked, Unreachable, Wide, Retired}
+var kindOrder = []Kind{Missing, Denied, PartlyDenied, TLSInspection, NoDNSProxy, Masked, Unreachable, Wide, Unclear, Retired}
 
 // Judge holds the policy against the needs.
 func (p *Policy) Judge(n Needs) Report {
@@ -118,11 +119,13 @@ func (p *Policy) Judge(n Needs) Report {
 			j.need(&n.Rules[i], e)
 		}
 	}
+	j.report.Findings = append(j.report.Findings, p.unclear...)
 	j.inspection()
 	j.dnsProxies()
 	j.order()
 	j.breadth()
 	j.retired()
+	j.report.Unread = append(slices.Clone(j.report.Unread), p.unknownLineage()...)
 	slices.SortStableFunc(j.report.Findings, func(a, b Finding) int {
 		return cmp.Or(slices.Index(kindOrder, a.Kind)-slices.Index(kindOrder, b.Kind), int(b.Level)-int(a.Level), b.rank-a.rank)
 	})
@@ -159,6 +162,9 @@ func (j *judge) need(r *egress.Rule, e egress.Endpoint) {
 		case g.deny && covers && g.to.anywhere() && !j.permittedAfter(i, r, e):
 			last = i
 		case g.deny && covers:
+			if len(near) > 0 && j.together(r, e) {
+				return
+			}
 			j.used[i] = true
 			j.lacks(Denied, r, e, g, fmt.Sprintf("%s denies %s, and is asked before any rule that permits it.", g.at, clip(g.text)))
 			return
@@ -168,18 +174,31 @@ func (j *judge) need(r *egress.Rule, e egress.Endpoint) {
 		case covers:
 			j.used[i] = true
 			j.report.Covered = append(j.report.Covered, Cover{r.ID, e, g.at, g.text})
-			if partly >= 0 {
-				d := &j.grants[partly]
-				j.say(Finding{Kind: PartlyDenied, Level: Warning, Need: r.ID, Endpoint: e, At: d.at, Text: d.text, Breaks: r.Why,
-					Why: fmt.Sprintf("%s denies %s, which is part of it, before %s permits the rest.", d.at, clip(d.text), g.at)})
-			}
+			j.partlyDenied(partly, g, r, e)
 			return
 		default:
 			j.used[i] = true
 			near = append(near, fmt.Sprintf("%s permits only a part of it, %s", g.at, clip(g.text)))
 		}
 	}
+	if len(near) > 0 && j.together(r, e) {
+		return
+	}
 	j.unmet(r, e, near, last)
+}
+
+// partlyDenied says that the grant of that index, if it is not -1, denies a part
+// of what g permits, unless others have permitted that part before.
+func (j *judge) partlyDenied(partly int, g *grant, r *egress.Rule, e egress.Endpoint) {
+	if partly < 0 {
+		return
+	}
+	if _, whole := j.byUnion(r, e); whole {
+		return
+	}
+	d := &j.grants[partly]
+	j.say(Finding{Kind: PartlyDenied, Level: Warning, Need: r.ID, Endpoint: e, At: d.at, Text: d.text, Breaks: r.Why,
+		Why: fmt.Sprintf("%s denies %s, which is part of it, before %s permits the rest.", d.at, clip(d.text), g.at)})
 }
 
 // unmet is a need that no rule permits, but perhaps by its addresses. near are

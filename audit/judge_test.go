@@ -108,6 +108,27 @@ http_access allow nodes ubuntu p80
 http_access deny all
 `
 
+const spliceClean = `http_port 127.0.0.1:3128
+http_port 3129 intercept name=plain
+https_port 3130 intercept name=tls ssl-bump cert=/etc/squid/dummy.pem
+acl nodes src 10.224.0.0/16
+acl plain myportname plain
+acl tls myportname tls
+acl hello at_step SslBump1
+acl p443 port 443
+acl p80 port 80
+acl ubuntu dstdom_regex -i ^security\.ubuntu\.com$
+acl api ssl::server_name c-1.hcp.westeurope.azmk8s.io
+acl mcr ssl::server_name_regex -i ^mcr\.microsoft\.com$ ^([a-z0-9_-]+\.)*[a-z0-9_-]+\.data\.mcr\.microsoft\.com$
+ssl_bump peek hello
+ssl_bump splice nodes p443 api
+ssl_bump splice nodes p443 mcr
+ssl_bump terminate all
+http_access allow CONNECT tls p443
+http_access allow plain !CONNECT nodes p80 ubuntu
+http_access deny all
+`
+
 const listClean = `# what prod needs
 https://c-1.hcp.westeurope.azmk8s.io:443
 mcr.microsoft.com/
@@ -119,10 +140,10 @@ tcp://20.1.2.3:9000
 
 // without are the needs that a format cannot say at all, left out of the clean
 // policy's test.
-var without = map[string][]string{"cilium": {"tag"}, "squid": {"tag", "tunnel"}, "nsg": {"api", "mcr", "data", "ubuntu"}}
+var without = map[string][]string{"cilium": {"tag"}, "squid": {"tag", "tunnel"}, "splice": {"tag", "tunnel"}, "nsg": {"api", "mcr", "data", "ubuntu"}}
 
 var cleanPolicies = map[string]string{
-	"azure": azureClean, "terraform": terraformClean, "nsg": nsgClean, "cilium": ciliumClean, "squid": squidClean, "list": listClean,
+	"azure": azureClean, "terraform": terraformClean, "nsg": nsgClean, "cilium": ciliumClean, "squid": squidClean, "splice": spliceClean, "list": listClean,
 }
 
 func needsOf(format string) Needs {
@@ -311,6 +332,9 @@ var planted = []struct {
 	{"cilium", `matchName: mcr.microsoft.com`, `matchName: example.com`, []string{"error missing mcr"}},
 	{"cilium", `rules: {dns: [{matchPattern: "*"}]}`, ``, []string{"error no-dns-proxy aks/egress[1], aks/egress[2]"}},
 	{"cilium", `- toCIDR: [20.1.2.3/32]`, `- toEntities: [world]`, []string{"warning wide aks/egress[3] world"}},
+	{"cilium", `- toCIDR: [20.1.2.3/32]`, `- toCIDRSet: [{cidr: 20.1.2.0/24, except: [20.1.2.0/28]}]`, []string{"error missing tunnel"}},
+	{"cilium", `- toCIDR: [20.1.2.3/32]`, `- toCIDRSet: [{cidr: 20.1.2.0/24, except: [20.1.2.128/28]}]`, nil},
+	{"cilium", "toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]", "toPorts: [{ports: [{port: \"80\", protocol: TCP}], serverNames: [a.b]}]", []string{"warning missing ubuntu"}},
 	{"cilium", `- toCIDR: [20.1.2.3/32]`, `- toCIDRSet: [{cidr: 20.1.0.0/16}]`, []string{"warning wide aks/egress[3] 20.1.0.0/16"}},
 	{"cilium", "\n    toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]", ``, []string{"warning wide aks/egress[2] security.ubuntu.com"}},
 	{"cilium", "  egress:\n", "  egressDeny:\n  - toCIDR: [20.0.0.0/8]\n  egress:\n", []string{"error denied tunnel", "warning unreachable aks/egress[3] 20.1.2.3/32"}},
@@ -327,6 +351,25 @@ var planted = []struct {
 		"warning unreachable line 13 c-1.hcp.westeurope.azmk8s.io", "warning unreachable line 14 mcr.microsoft.com", "warning unreachable line 15 .data.mcr.microsoft.com", "warning unreachable line 16 security.ubuntu.com"}},
 	{"squid", "http_access allow CONNECT nodes mcr p443", "http_access allow CONNECT nodes mcr p443 office_hours", []string{"error missing mcr"}},
 	{"squid", "src 10.224.0.0/16", "src 10.225.0.0/16", []string{"error missing api", "error missing data", "error missing mcr", "warning missing ubuntu"}},
+
+	{"squid", "http_access allow nodes ubuntu p80", "acl all_ms url_regex microsoft\nhttp_access allow nodes all_ms\nhttp_access allow nodes ubuntu p80", []string{"warning unclear line 17 all_ms (url_regex)"}},
+	{"squid", "acl data dstdomain .data.mcr.microsoft.com", `acl data dstdom_regex \.data\.mcr\.microsoft\.com$`, nil},
+	{"squid", "acl data dstdomain .data.mcr.microsoft.com", `acl data dstdom_regex \.data\.mcr\.microsoft\.com`, []string{`warning wide line 15 \.data\.mcr\.microsoft\.com`}},
+	{"squid", "acl data dstdomain .data.mcr.microsoft.com", `acl data dstdom_regex data\.mcr\.microsoft\.com$`, []string{`warning wide line 15 data\.mcr\.microsoft\.com$`}},
+	{"squid", "acl data dstdomain .data.mcr.microsoft.com", `acl data dstdom_regex -i (^|\.)microsoft\.com$`, []string{`warning wide line 15 (^|\.)microsoft\.com$`}},
+	{"squid", "acl mcr dstdomain mcr.microsoft.com", `acl mcr dstdom_regex ^mcr\.(microsoft|azure)\.com$`, []string{"error missing mcr", `warning unclear line 14 mcr (^mcr\.(microsoft|azure)\.com$)`}},
+	{"squid", "http_access allow CONNECT nodes api p443", "acl bad dstdom_regex (evil|bad)\nhttp_access deny bad\nhttp_access allow CONNECT nodes api p443", []string{"warning unclear line 14 bad ((evil|bad))"}},
+
+	// Squid in the way of the traffic.
+	{"splice", `^mcr\.microsoft\.com$ `, ``, []string{"error missing mcr"}},
+	{"splice", `[a-z0-9_-]+\.data\.mcr\.microsoft\.com$`, `[a-z0-9_-]+\.mcr\.microsoft\.com$`, []string{`warning wide line 15 ^([a-z0-9_-]+\.)*[a-z0-9_-]+\.mcr\.microsoft\.com$`}},
+	{"splice", `^([a-z0-9_-]+\.)*[a-z0-9_-]+\.data`, `^[a-z0-9_-]+\.data`, []string{"error missing data"}},
+	{"splice", "ssl_bump splice nodes p443 api\n", "", []string{"error missing api"}},
+	{"splice", "ssl_bump splice nodes p443 api\n", "ssl_bump bump nodes p443 api\n", []string{"error tls-inspection line 14: ssl_bump bump"}},
+	{"splice", "ssl_bump splice nodes p443 mcr\n", "ssl_bump splice nodes p443\n", []string{"warning wide line 15 any name"}},
+	{"splice", "ssl_bump terminate all\n", "ssl_bump splice all\n", []string{"warning wide line 17 any name"}},
+	{"splice", `^security\.ubuntu\.com$`, `^security\.ubuntu\.com`, []string{`warning wide line 18 ^security\.ubuntu\.com`}},
+	{"splice", "ssl_bump peek hello\n", "acl evil ssl::server_name .data.mcr.microsoft.com\nssl_bump terminate evil\nssl_bump peek hello\n", []string{"error denied data"}},
 
 	// Lists.
 	{"list", "mcr.microsoft.com/\n*", "*", []string{"error missing mcr"}},

@@ -26,6 +26,9 @@ type nsgFields struct {
 	DestinationAddressPrefixes []string
 	DestinationPortRange       string
 	DestinationPortRanges      []string
+
+	SourceApplicationSecurityGroups      []any
+	DestinationApplicationSecurityGroups []any
 }
 
 // builtinPriority is where the rules begin that every group has.
@@ -93,6 +96,10 @@ func (a *azureReader) securityRule(group string, r *nsgRule) error {
 	g := grant{at: join(lastName(group), r.Name), deny: !strings.EqualFold(f.Access, "Allow"), tier: networkTier, priority: []int{priority}}
 	g.nsg = true
 	g.builtin = priority >= builtinPriority
+	if len(f.SourceApplicationSecurityGroups)+len(f.DestinationApplicationSecurityGroups) > 0 {
+		a.unread(g.at, "application security groups, whose members are not in the file")
+		return nil
+	}
 	switch strings.ToLower(f.Protocol) {
 	case "tcp":
 		g.protos = []egress.Proto{egress.TCP}

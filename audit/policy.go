@@ -38,7 +38,12 @@ type Policy struct {
 	grants   []grant
 	dnsProxy *bool // whether the firewall answers its clients' DNS; nil: not in the file
 	bumped   []bump
-	nsgs     []string // the network security groups in it
+	splices  bool      // Squid stands in the way of the traffic, and judges TLS by its ClientHello
+	unclear  []Finding // what a reader could not say in grants
+	nsgs     []string  // the network security groups in it
+
+	owners []string          // the firewall policies that have rule collection groups here, in lower case
+	bases  map[string]string // what a policy inherits from; "" is nothing
 }
 
 // bump is a set of names whose TLS is terminated, whatever permits them.
@@ -57,7 +62,7 @@ func ReadPolicy(name string, r io.Reader) (*Policy, error) {
 	if err := p.oneBarrier(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	inOrder(p.grants)
+	p.lineage()
 	return p, nil
 }
 
@@ -106,11 +111,18 @@ func Join(names []string, policies []*Policy) (*Policy, error) {
 				return nil, err
 			}
 		}
+		all.unclear = append(all.unclear, p.unclear...)
 		for _, u := range p.Unread {
 			all.unread(names[i], "%s", u)
 		}
+		for _, owner := range p.owners {
+			all.groupOf(owner)
+		}
+		for child, base := range p.bases {
+			all.inherits(child, base)
+		}
 	}
-	inOrder(all.grants)
+	all.lineage()
 	return all, nil
 }
 
@@ -141,7 +153,7 @@ func readPolicy(r io.Reader) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(p.grants) == 0 && len(p.Unread) == 0 && p.dnsProxy == nil && p.Format != NSG {
+	if len(p.grants) == 0 && len(p.Unread) == 0 && p.dnsProxy == nil && len(p.unclear) == 0 && p.Format != NSG {
 		return nil, errors.New("no rule in it; want an Azure Firewall policy's rule collection groups, terraform show -json, a network security group, Cilium policies, squid.conf, or a list")
 	}
 	return p, nil

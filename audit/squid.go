@@ -28,12 +28,13 @@ type squidACL struct {
 // understood, and the line then permits nothing.
 type squidReader struct {
 	*Policy
-	acls map[string]*squidACL
+	acls  map[string]*squidACL
+	bumps []squidAccess // ssl_bump splice, bump and terminate, in their order
 }
 
 func (p *Policy) readSquid(b []byte) error {
 	p.Format = Squid
-	r := squidReader{p, map[string]*squidACL{
+	r := squidReader{Policy: p, acls: map[string]*squidACL{
 		"all": {kind: "all"}, "CONNECT": {kind: "method", values: []string{"CONNECT"}},
 		"localhost": {kind: "src", values: []string{"127.0.0.1"}}, "manager": {kind: "manager"}, "to_localhost": {kind: "dst", values: []string{"127.0.0.0/8"}},
 	}}
@@ -48,13 +49,16 @@ func (p *Policy) readSquid(b []byte) error {
 			r.acl(n, f[1], f[2], f[3:])
 		case len(f) >= 2 && f[0] == "http_access":
 			accesses = append(accesses, squidAccess{n, strings.EqualFold(f[1], "allow"), f[2:]})
-		case len(f) >= 3 && f[0] == "ssl_bump" && f[1] == "bump":
-			r.bump(n, f[2:])
+		case len(f) == 2 && f[0] == "include":
+			r.unread(fmt.Sprintf("line %d", n), "include of %s, whose lines stand here", f[1])
+		case len(f) >= 3 && f[0] == "ssl_bump":
+			r.bump(n, f[1], f[2:])
 		}
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("squid.conf: %w", err)
 	}
+	r.splices = r.judgesHellos()
 	for i, a := range accesses {
 		if err := r.access(i, &a); err != nil {
 			return err
@@ -70,7 +74,7 @@ type squidAccess struct {
 }
 
 func (r *squidReader) acl(line int, name, kind string, values []string) {
-	values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "-i" || v == "-n" || v == "--" || v == "--client-requested" })
+	values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return strings.HasPrefix(v, "-") || v == "+i" })
 	for _, v := range values {
 		if strings.HasPrefix(v, `"`) {
 			r.unread(fmt.Sprintf("line %d", line), "acl %s has its values in the file %s", name, v)
@@ -83,32 +87,15 @@ func (r *squidReader) acl(line int, name, kind string, values []string) {
 	r.acls[name] = &squidACL{kind, values}
 }
 
-// bump is TLS inspection: a grant that only says so.
-func (r *squidReader) bump(line int, acls []string) {
-	at := fmt.Sprintf("line %d: ssl_bump bump", line)
-	for _, name := range acls {
-		a := r.acls[name]
-		switch {
-		case a == nil || strings.HasPrefix(a.kind, "at_step"):
-		case a.kind == "all":
-			r.bumped = append(r.bumped, bump{at, allNames})
-		case a.kind == "dstdomain" || a.kind == "ssl::server_name":
-			for _, v := range a.values {
-				if n, ok := squidNames(v); ok {
-					r.bumped = append(r.bumped, bump{at, n})
-				}
-			}
-		}
-	}
-}
-
 // conditions are what an http_access line says, as far as it is understood.
 type conditions struct {
 	names   []writtenTarget // none: any
 	ports   []egress.Ports  // none: any
 	from    []netip.Prefix
 	connect bool
+	plain   bool   // not CONNECT
 	strange string // an acl that is not understood
+	unclear string // an expression that is not understood
 	never   bool   // it matches nothing here, such as the manager's pages
 }
 
@@ -118,12 +105,20 @@ func (r *squidReader) access(order int, a *squidAccess) error {
 	switch {
 	case c.never:
 		return nil
+	case c.unclear != "":
+		r.unknown(at, a.allow, c.unclear)
+		if len(c.names) == 0 {
+			return nil
+		}
 	case c.strange != "":
 		r.unread(at, "acl %s, so the line counts as permitting and denying nothing", c.strange)
 		return nil
 	}
+	if a.allow && c.connect && len(c.names) == 0 && r.splices {
+		return r.hellos(order, c)
+	}
 	if len(c.names) == 0 {
-		c.names = []writtenTarget{{"any name", target{net: anyAddr}}, {"any name", target{net: anyAddr6}}}
+		c.names = []writtenTarget{{text: "any name", to: target{net: anyAddr}}, {text: "any name", to: target{net: anyAddr6}}}
 	}
 	if len(c.ports) == 0 {
 		c.ports = []egress.Ports{allPorts}
@@ -136,6 +131,9 @@ func (r *squidReader) access(order int, a *squidAccess) error {
 			// Without CONNECT the line is about both: what is sent to the proxy in
 			// plain, and tunnels.
 			g.protos = []egress.Proto{egress.HTTP, egress.HTTPS}
+		}
+		if c.plain {
+			g.protos = []egress.Proto{egress.HTTP}
 		}
 		if err := r.addAll(g, c.names); err != nil {
 			return err
@@ -154,6 +152,9 @@ func (r *squidReader) conditions(names []string) conditions {
 			c.strange = bare
 		case a.kind == "manager":
 			c.never = c.never || !negated
+		case strings.HasPrefix(a.kind, "at_step") || a.kind == "myportname": // at which of its own doors
+		case negated && a.kind == "method" && slices.Equal(a.values, []string{"CONNECT"}):
+			c.plain = true
 		case negated && a.kind == "port":
 			c.ports = append(c.ports, complement(r.ports(a))...)
 		case negated:
@@ -167,11 +168,15 @@ func (r *squidReader) conditions(names []string) conditions {
 		case (a.kind == "dstdomain" || a.kind == "ssl::server_name") && len(c.names) == 0:
 			c.names = r.names(bare, a)
 			c.never = len(c.names) == 0
+		case (a.kind == "dstdom_regex" || a.kind == "ssl::server_name_regex") && len(c.names) == 0:
+			c.names, c.unclear = r.expressions(bare, a)
+		case strings.HasSuffix(a.kind, "_regex"):
+			c.unclear = bare + " (" + a.kind + ")"
 		case a.kind == "src":
 			c.from = append(c.from, r.prefixes(bare, a)...)
 		case a.kind == "dst":
 			for _, p := range r.prefixes(bare, a) {
-				c.names = append(c.names, writtenTarget{p.String(), target{net: p}})
+				c.names = append(c.names, writtenTarget{text: p.String(), to: target{net: p}})
 			}
 		default:
 			c.strange = bare + " (" + a.kind + ")"
@@ -184,12 +189,35 @@ func (r *squidReader) names(acl string, a *squidACL) []writtenTarget {
 	var out []writtenTarget
 	for _, v := range a.values {
 		if n, ok := squidNames(v); ok {
-			out = append(out, writtenTarget{v, target{names: n}})
+			out = append(out, writtenTarget{text: v, to: target{names: n}})
 		} else {
 			r.unread("acl "+acl, "name %q", v)
 		}
 	}
 	return out
+}
+
+// expressions are the names of an access list of expressions, and what of it is
+// not understood.
+func (r *squidReader) expressions(acl string, a *squidACL) (out []writtenTarget, unclear string) {
+	for _, v := range a.values {
+		n, open, ok := expressionNames(v)
+		if !ok {
+			unclear = acl + " (" + v + ")"
+			continue
+		}
+		out = append(out, writtenTarget{text: v, to: target{names: n}, open: open})
+	}
+	return out, unclear
+}
+
+// unknown is a finding: what the line opens or closes cannot be said.
+func (r *squidReader) unknown(at string, allow bool, what string) {
+	f := Finding{Kind: Unclear, Level: Warning, At: at, Text: what, Why: "It permits what an expression matches that is not understood here: what is open by it is not known, and it counts as nothing."}
+	if !allow {
+		f.Why = "It denies what an expression matches that is not understood here: something that is needed may be among it."
+	}
+	r.unclear = append(r.unclear, f)
 }
 
 func (r *squidReader) ports(a *squidACL) []egress.Ports {

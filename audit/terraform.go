@@ -32,6 +32,7 @@ type tfResource struct {
 type tfGroup struct {
 	Name         string
 	Priority     int
+	Policy       string         `json:"firewall_policy_id"`
 	Applications []tfCollection `json:"application_rule_collection"`
 	Networks     []tfCollection `json:"network_rule_collection"`
 }
@@ -154,12 +155,17 @@ func (t *tfReader) resource(r *tfResource) error {
 	switch r.Type {
 	case "azurerm_firewall_policy":
 		var v struct {
-			DNS []struct {
+			Name string
+			Base string `json:"base_policy_id"`
+			DNS  []struct {
 				Proxy bool `json:"proxy_enabled"`
 			}
 		}
 		if err := json.Unmarshal(r.Values, &v); err != nil {
 			return err
+		}
+		if v.Base != "" {
+			t.inherits(v.Name, v.Base)
 		}
 		on := len(v.DNS) > 0 && v.DNS[0].Proxy
 		t.dnsProxy = &on
@@ -197,6 +203,7 @@ func (t *tfReader) resource(r *tfResource) error {
 
 func (t *tfReader) ruleGroup(g *tfGroup) error {
 	t.Format = Terraform
+	t.owner = t.groupOf(policyOf("", g.Policy))
 	for kind, list := range map[string][]tfCollection{"ApplicationRule": g.Applications, "NetworkRule": g.Networks} {
 		for _, c := range list {
 			out := azureCollection{Name: c.Name}

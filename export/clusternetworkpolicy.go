@@ -3,6 +3,7 @@ package export
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,6 +12,12 @@ import (
 
 // maxPeers bounds the rules of a ClusterNetworkPolicy, and every list in one.
 const maxPeers = 25
+
+// cnpNames are the domain names that the API server takes.
+var cnpNames = spelling{
+	regexp.MustCompile(`^([a-z0-9_]([a-z0-9_-]*[a-z0-9])?\.)+[a-z0-9_]([a-z0-9_-]*[a-z0-9])?$`),
+	"names of one label, and labels that begin with a hyphen, or end in one or in an underscore",
+}
 
 // The priorities of the objects, of 0 to 1000 in the tier Admin.
 const (
@@ -34,7 +41,7 @@ func writeClusterNetworkPolicy(j *job) []File {
 		}
 	}
 	var docs []*yaml.Node
-	base := "tidegate-" + j.Name
+	base := strings.ToLower(newNamer(maxKubeName-len("-rest"), '-').name("tidegate", j.Name))
 	for part := range slices.Chunk(rules, maxPeers) {
 		docs = append(docs, cnp(fmt.Sprintf("%s-%d", base, len(docs)+1), cnpFirst+len(docs), part))
 	}
@@ -45,7 +52,7 @@ func writeClusterNetworkPolicy(j *job) []File {
 }
 
 func cnp(name string, priority int, rules []*yaml.Node) *yaml.Node {
-	return kube("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "", strings.ToLower(kubeNames().name(name)),
+	return kube("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", "", name,
 		object("tier", "Admin", "priority", priority, "subject", object("namespaces", empty()), "egress", array(rules)))
 }
 

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,9 +36,9 @@ func writeDnsmasq(j *job) []File {
 	p.line("no-hosts")
 	p.line("# Everything else does not exist.")
 	p.line("address=/#/")
-	p.line("# Nothing is kept here: each answer renews the firewall's sets, and a name that an allowed")
-	p.line("# one leads to does not become known by it. The sets keep an address for a day, longer")
-	p.line("# than clients are told to.")
+	p.line("# Nothing is kept here: each answer's addresses are in the firewall's sets before it leaves, and a")
+	p.line("# name that an allowed one leads to does not become known by it. The sets keep an address for a day")
+	p.line("# after its last new connection, longer than clients are told to.")
 	p.line("cache-size=0")
 	p.line("max-ttl=3600")
 	for _, n := range names {
@@ -70,6 +71,10 @@ func dnsmasqSets(grants []grant, n egress.Pattern) []string {
 	return out
 }
 
+// rpzNames are the names of which the zone, whose own name stands behind them,
+// can also say that nothing is below them.
+var rpzNames = spelling{regexp.MustCompile(`^.{1,238}$`), "names of more than 238 bytes"}
+
 // writeUnbound is a response policy zone, and the settings that load it. A zone
 // says exactly what is meant: a name is that name, and *.a.b is any depth and
 // not a.b.
@@ -101,7 +106,7 @@ func rpz(j *job, names []egress.Pattern, why map[egress.Pattern][]string) []byte
 	z.line("@ SOA localhost. root.localhost. 1 3600 600 86400 300")
 	z.line("@ NS localhost.")
 	for _, n := range names {
-		z.line("%s CNAME rpz-passthru. ; %s", n, strings.Join(why[n], ", "))
+		z.line("%s CNAME rpz-passthru. ; %s", n, clip(oneLine(strings.Join(why[n], ", ")), maxComment))
 	}
 	z.line("; Everything else does not exist.")
 	var refused []string

@@ -1,10 +1,14 @@
 package export
 
 import (
+	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// ovnNames are the names that the API server takes.
+var ovnNames = spelling{regexp.MustCompile(`^[a-z0-9.-]+$`), "names with an underscore"}
 
 // writeEgressFirewall is OVN-Kubernetes': rules in order, one object to a
 // namespace, and its name is always default.

@@ -22,11 +22,23 @@ var (
 	transport = []egress.Proto{egress.TCP, egress.UDP}
 	allProtos = []egress.Proto{egress.TCP, egress.UDP, egress.HTTP, egress.HTTPS}
 
-	everything = can{allProtos, shapeAll, shapeAll, true, true, true, true, true}
+	everything = can{protos: allProtos, names: shapeAll, dnsNames: shapeAll, nets: true, nets6: true, tags: true, sources: true, ranges: true}
 )
 
 // learned is the limit of every target that turns names into addresses.
 const learned = "Names are judged by the addresses that DNS gave for them: every other name on the same address, of which a CDN has many, passes too."
+
+// Limits of targets that stand in the way of the traffic, as the lab shows them.
+const (
+	processEnds  = "Connections end with the process."
+	onlyIPv4     = "IPv6 is refused, and names are looked up for IPv4 only."
+	noName       = "Who dials the API server's address without its name, as clients in pods do, is refused (tidegate webhook gives them the name)."
+	secondHello  = "A second ClientHello, which a server may ask for, is not looked at: it can show another name to the same server."
+	oddHellos    = "An odd ClientHello (several names, a NUL in one, a record before it) can pass, to the server of its first name only."
+	guardedNames = "A name that leads to a private or special address is refused."
+	follows      = "An allowed name is followed wherever DNS leads, to private addresses too."
+	notDNS       = "Which names may be looked up is another's business: that of the formats dnsmasq and unbound."
+)
 
 // Formats returns every target, in the order in which people are shown them.
 func Formats() []*Format {
@@ -70,6 +82,9 @@ func (f *Format) Cannot() []string {
 		if lacks := of.has.lacks(); lacks != "" && overlap(c.protos, of.ps) {
 			out = append(out, lacks+" in "+of.words+" rules")
 		}
+	}
+	if c.spelling.not != "" {
+		out = append(out, c.spelling.not)
 	}
 	for _, x := range []struct {
 		has   bool
@@ -139,17 +154,17 @@ var formats = []Format{
 	},
 	{
 		Name: "squid", Title: "Squid 5, in the way of the traffic: HTTP by host, TLS by its ClientHello",
-		Limits: []string{"Connections end with the process.", "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused."},
+		Limits: []string{processEnds, "A name is believed where Squid's resolver leads to the address that the client dialled; with other resolvers good connections are refused.", "A ClientHello that comes in many pieces may be refused.", noName, secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true, ranges: true}, write: writeSquid,
 	},
 	{
 		Name: "haproxy", Title: "HAProxy 2.6, in the way of the traffic",
-		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		Limits: []string{processEnds, onlyIPv4, noName, "A ClientHello of more than 15 KB, or in more than a few records, is refused.", secondHello, oddHellos, guardedNames, notDNS},
 		can:    can{protos: web, names: shapeAll, sources: true}, write: writeHAProxy,
 	},
 	{
 		Name: "nginx", Title: "nginx's stream module, in the way of the traffic",
-		Limits: []string{"Connections end with the process.", "Names are looked up for IPv4 only."},
+		Limits: []string{processEnds, onlyIPv4, noName, "A ClientHello of more than 16 KB is refused.", secondHello, oddHellos, follows, notDNS},
 		can:    can{protos: []egress.Proto{egress.HTTPS}, names: shapeAll}, write: writeNginx,
 	},
 	{
@@ -163,7 +178,7 @@ var formats = []Format{
 	},
 	{
 		Name: "nftables", Title: "nftables on a Linux router; names are sets that a resolver fills (--to dnsmasq)",
-		Limits: []string{learned, "All clients have to ask the resolver that fills the sets.", "Without --from everything that is forwarded is judged."},
+		Limits: []string{learned, "All clients have to ask the resolver that fills the sets.", "An address that a name had stays open for a day after its last new connection.", guardedNames, "Without --from everything that is forwarded is judged."},
 		can:    nftCan, write: writeNFTables,
 	},
 	{
@@ -174,7 +189,7 @@ var formats = []Format{
 	{
 		Name: "unbound", Title: "Unbound with a response policy zone that answers for the rules' names only",
 		Limits: []string{dnsOnly, "Names inside the cluster are not its business: keep CoreDNS before it."},
-		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true}, write: writeUnbound,
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, ranges: true, spelling: rpzNames}, write: writeUnbound,
 	},
 	{
 		Name: "nsg", Title: "Azure network security group, an ARM template: addresses and service tags",
@@ -184,7 +199,7 @@ var formats = []Format{
 	{
 		Name: "clusternetworkpolicy", Title: "Kubernetes ClusterNetworkPolicy (v1alpha2, experimental channel) with domain names",
 		Limits: []string{learned, "DNS to servers outside the cluster needs a rule of its own.", "Pods on the host's network are not selected."},
-		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, ranges: true}, write: writeClusterNetworkPolicy,
+		can:    can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, ranges: true, spelling: cnpNames}, write: writeClusterNetworkPolicy,
 	},
 	{
 		Name: "istio", Title: "Istio ServiceEntry and Sidecar, for one namespace",
@@ -194,7 +209,7 @@ var formats = []Format{
 	{
 		Name: "ovn", Title: "OVN-Kubernetes EgressFirewall, for one namespace",
 		Limits: []string{learned},
-		can:    can{protos: allProtos, names: shapeExact, dnsNames: shapeExact, nets: true, nets6: true}, write: writeEgressFirewall,
+		can:    can{protos: allProtos, names: shapeExact, dnsNames: shapeExact, nets: true, nets6: true, spelling: ovnNames}, write: writeEgressFirewall,
 	},
 	{
 		Name: "networkpolicy", Title: "Kubernetes NetworkPolicy, for one namespace: addresses only",

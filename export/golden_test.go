@@ -81,12 +81,13 @@ func everyShape() Policy {
 	}}
 }
 
-// TestGolden writes every cluster in every format. The gaps are part of it.
+// TestGolden writes every cluster in every format, and every shape once more
+// with all that may be widened. The gaps are part of it.
 func TestGolden(t *testing.T) {
-	for name, policy := range clusters(t) {
+	check := func(name string, policy Policy, allow ...Widening) {
 		for _, f := range Formats() {
 			t.Run(f.Name+"/"+name, func(t *testing.T) {
-				out, err := f.Export(policy)
+				out, err := f.Export(policy, allow...)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -94,6 +95,12 @@ func TestGolden(t *testing.T) {
 			})
 		}
 	}
+	for name, policy := range clusters(t) {
+		check(name, policy)
+	}
+	widened := everyShape()
+	widened.Tagged = []string{"name/exact", "name/below"}
+	check("every-shape-widened", widened, widenings...)
 }
 
 func golden(t *testing.T, dir string, out Output) {

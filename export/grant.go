@@ -21,6 +21,7 @@ type can struct {
 	tags     bool  // Azure's service tags
 	sources  bool  // which clients
 	ranges   bool  // ranges of ports
+	spelling spelling
 }
 
 // service is what is spoken, on which ports.
@@ -140,22 +141,26 @@ func (j *job) siftName(r *egress.Rule, e egress.Endpoint, p egress.Pattern) []eg
 	}
 	wants := shapeOf(p)
 	wide, below := belowFixed(p)
+	lacks := wants.words(has)
+	if has.holds(wants) {
+		lacks = c.spelling.not
+	}
 	switch spoken := slices.Contains(c.protos, e.Proto); {
-	case spoken && has.holds(wants):
+	case spoken && has.holds(wants) && c.spelling.takes(p):
 		return []egress.Endpoint{e}
-	case spoken && has.holds(shapeBelow) && below:
+	case spoken && !has.holds(wants) && has.holds(shapeBelow) && below && c.spelling.takes(wide):
 		if j.widen(r, e, WidenWildcard, "the format has no pattern like %s; %s would hold it, and more", wants.missing(has), wide) {
 			e.Host = wide
 			return []egress.Endpoint{e}
 		}
 	case c.nets && slices.Contains(c.protos, e.Proto.Transport()):
-		if j.widen(r, e, WidenAnyAddress, "the format has no %s", wants.words(has)) {
+		if j.widen(r, e, WidenAnyAddress, "the format has no %s", lacks) {
 			return anyAddress(e, c.nets6)
 		}
 	case !spoken:
 		j.gap(r, e, "the format has no rules for %s", e.Proto)
 	default:
-		j.gap(r, e, "the format has no %s", wants.words(has))
+		j.gap(r, e, "the format has no %s", lacks)
 	}
 	return nil
 }

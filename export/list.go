@@ -42,7 +42,7 @@ func (j *job) list() list {
 		if len(from) == 0 {
 			from = j.From
 		}
-		row := listRow{Rule: r.ID, Need: r.Need, From: []string{}, Why: r.Why, Source: r.Source}
+		row := listRow{Rule: valid(r.ID), Need: r.Need, From: []string{}, Why: valid(r.Why), Source: valid(r.Source)}
 		for _, p := range from {
 			row.From = append(row.From, p.String())
 		}
@@ -67,6 +67,9 @@ func kindOf(h egress.Host) (kind, text string) {
 	}
 	return "address", h.String()
 }
+
+// valid is s in UTF-8, which is what JSON would make of it.
+func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }
 
 func (r *listRow) cells() []string {
 	return []string{r.Rule, r.Need.String(), r.Proto, r.Kind, r.Host, r.Ports, strings.Join(r.From, " "), r.Why, r.Source}
@@ -107,27 +110,24 @@ func encode(v any) []byte {
 }
 
 func writeYAML(j *job) []File {
-	var n yaml.Node
-	if err := yaml.Unmarshal(encode(j.list()), &n); err != nil {
-		panic(err) // JSON is YAML
+	l := j.list()
+	var items []*yaml.Node
+	for _, r := range l.Items {
+		items = append(items, object(
+			"rule", r.Rule, "need", r.Need.String(), "proto", r.Proto, "kind", r.Kind, "host", r.Host, "ports", r.Ports,
+			"from", orNone(r.From), "why", r.Why, "source", r.Source,
+		))
 	}
-	block(&n)
-	n.HeadComment = "# " + j.title()
-	return one("rules.yaml", encodeYAML(&n))
+	doc := object("apiVersion", l.APIVersion, "kind", l.Kind, "cluster", l.Cluster, "items", orNone(items))
+	return one("rules.yaml", encodeYAML(headed(doc, j.title())))
 }
 
-// block takes JSON's braces and the quotes of its keys away.
-func block(n *yaml.Node) {
-	if len(n.Content) > 0 {
-		n.Style &^= yaml.FlowStyle
+// orNone is the list, or [].
+func orNone[T any](items []T) any {
+	if len(items) == 0 {
+		return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle}
 	}
-	for i, c := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 0 {
-			c.Style = 0
-			continue
-		}
-		block(c)
-	}
+	return array(items)
 }
 
 func encodeYAML(docs ...*yaml.Node) []byte {

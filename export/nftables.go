@@ -2,7 +2,10 @@ package export
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
+
+	"tidegate.io/tidegate/egress"
 )
 
 // nftSet is a grant by name: the set of its addresses is filled by a resolver,
@@ -12,7 +15,7 @@ type nftSet struct {
 	name string // without the suffix of its family, _v4 or _v6
 }
 
-var nftCan = can{allProtos, shapeExact | shapeBelow, shapeExact | shapeBelow, true, true, false, true, true}
+var nftCan = can{protos: allProtos, names: shapeExact | shapeBelow, dnsNames: shapeExact | shapeBelow, nets: true, nets6: true, sources: true, ranges: true}
 
 // nftSets are the sets that the nftables format declares.
 func nftSets(grants []grant) []nftSet {
@@ -20,7 +23,11 @@ func nftSets(grants []grant) []nftSet {
 	var out []nftSet
 	for _, g := range grants {
 		if len(g.names) > 0 {
-			out = append(out, nftSet{g, n.name(g.rule.ID, g.proto.String(), g.ports.String())})
+			words := []string{g.rule.ID, g.proto.String(), g.ports.String()}
+			if first := n.clean(g.rule.ID, 1); first <= "9" { // a name begins with a letter
+				words = slices.Insert(words, 0, "rule")
+			}
+			out = append(out, nftSet{g, n.name(words...)})
 		}
 	}
 	return out
@@ -32,14 +39,17 @@ func writeNFTables(j *job) []File {
 	var p page
 	p.line("#!/usr/sbin/nft -f")
 	p.comment("#", j.title())
+	p.line("# Put it on a Linux router that all of the cluster's traffic passes (net.ipv4.ip_forward = 1), with a")
+	p.line("# dnsmasq beside it that fills its sets (tidegate export --to dnsmasq) and that all clients ask.")
+	p.line("# Loading it again changes the rules at once and keeps the addresses that are known.")
 	p.line("table inet tidegate")
-	p.line("delete table inet tidegate")
+	p.line("flush table inet tidegate")
 	p.line("")
 	p.line("table inet tidegate {")
 	for _, s := range sets {
 		p.comment("\t#", s.rule.ID+": "+strings.Join(texts(s.names), ", "))
-		p.line("\tset %s_v4 { type ipv4_addr; flags timeout; timeout 1d; }", s.name)
-		p.line("\tset %s_v6 { type ipv6_addr; flags timeout; timeout 1d; }", s.name)
+		p.line("\tset %s_v4 { type ipv4_addr; flags dynamic,timeout; timeout 1d; size 65535; }", s.name)
+		p.line("\tset %s_v6 { type ipv6_addr; flags dynamic,timeout; timeout 1d; size 65535; }", s.name)
 	}
 	p.line("")
 	p.line("\tchain outbound {")
@@ -59,15 +69,32 @@ func writeNFTables(j *job) []File {
 	p.line("")
 	p.line("\tchain rules {")
 	p.line("\t\tct state established,related accept")
-	for _, g := range grants {
-		p.because("\t\t#", g.rule)
-		nftRules(&p, &g, sets)
-	}
+	nftGrants(&p, grants, sets, false)
+	p.line("\t\t# No name leads to these: who may write DNS below a wildcard would reach inside.")
+	v4, v6 = families(egress.GuardedRanges())
+	p.line("\t\tip daddr { %s } goto refused", prefixes(outermost(v4)))
+	p.line("\t\tip6 daddr { %s } goto refused", prefixes(outermost(v6)))
+	nftGrants(&p, grants, sets, true)
+	p.line("\t\tgoto refused")
+	p.line("\t}")
+	p.line("")
+	p.line("\tchain refused {")
 	p.line("\t\tmeta l4proto tcp reject with tcp reset")
 	p.line("\t\treject with icmpx type admin-prohibited")
 	p.line("\t}")
 	p.line("}")
 	return one("tidegate.nft", p.Bytes())
+}
+
+// nftGrants are the rules by name, or those by address, which come first: an
+// address that a rule names is not guarded.
+func nftGrants(p *page, grants []grant, sets []nftSet, named bool) {
+	for _, g := range grants {
+		if (len(g.names) > 0) == named {
+			p.because("\t\t#", g.rule)
+			nftRules(p, &g, sets)
+		}
+	}
 }
 
 // nftJump sends clients to the rules, from which nothing comes back.
@@ -77,7 +104,9 @@ func nftJump(p *page, family string, from []netip.Prefix) {
 	}
 }
 
-// nftRules are a rule for each family that the grant has.
+// nftRules are a rule for each family that the grant has. A resolver that adds
+// an address which a set has does not renew it, so each new connection does:
+// else a name that is in use all day would be refused once a day.
 func nftRules(p *page, g *grant, sets []nftSet) {
 	set := ""
 	for _, s := range sets {
@@ -91,20 +120,20 @@ func nftRules(p *page, g *grant, sets []nftSet) {
 		family, set string
 		from, nets  []netip.Prefix
 	}{{"ip", "@" + set + "_v4", from4, nets4}, {"ip6", "@" + set + "_v6", from6, nets6}} {
-		to := f.set
+		to, renew := f.set, " update "+f.set+" { "+f.family+" daddr }"
 		switch {
 		case len(g.from) > 0 && len(f.from) == 0:
 			continue
 		case set == "" && len(f.nets) == 0:
 			continue
 		case set == "":
-			to = "{ " + prefixes(outermost(f.nets)) + " }"
+			to, renew = "{ "+prefixes(outermost(f.nets))+" }", ""
 		}
 		from := ""
 		if len(f.from) > 0 {
 			from = f.family + " saddr { " + prefixes(outermost(f.from)) + " } "
 		}
-		p.line("\t\t%s%s daddr %s %s dport %s accept", from, f.family, to, g.proto.Transport(), g.ports)
+		p.line("\t\t%s%s daddr %s %s dport %s%s accept", from, f.family, to, g.proto.Transport(), g.ports, renew)
 	}
 }
 

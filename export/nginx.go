@@ -12,9 +12,13 @@ import (
 func writeNginx(j *job) []File {
 	var p page
 	p.comment("#", j.title())
+	listeners := j.listeners()
+	j.place(&p, false, samePorts(listeners))
 	p.line("# Where the stream module is a file of its own, load it first:")
 	p.line("# load_module modules/ngx_stream_module.so;")
-	p.line("events {}")
+	p.line("worker_processes auto;")
+	p.line("worker_rlimit_nofile 65536;")
+	p.line("events { worker_connections 16384; }") // each connection is two; the default of 512 is soon gone
 	p.line("")
 	p.line("stream {")
 	var resolvers []string
@@ -26,10 +30,10 @@ func writeNginx(j *job) []File {
 		resolvers = append(resolvers, s)
 	}
 	p.line("    resolver %s ipv6=off;", strings.Join(resolvers, " "))
-	p.line("    map_hash_bucket_size 256;") // the longest name has 253 bytes
+	p.line("    map_hash_bucket_size 512;") // the longest name has 253 bytes
 	p.line("    preread_timeout 10s;")
 	p.line("    proxy_timeout 2h;")
-	for _, b := range j.listeners() {
+	for _, b := range listeners {
 		nginxServer(&p, &b, j)
 	}
 	p.line("}")

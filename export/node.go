@@ -61,7 +61,7 @@ func node(v any) *yaml.Node {
 
 // text is always in quotes, so that no reader takes a word for something else.
 func text(s string) *yaml.Node {
-	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s, Style: yaml.DoubleQuotedStyle}
+	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: valid(s), Style: yaml.DoubleQuotedStyle}
 }
 
 // headed puts a comment before n.

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"net/netip"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -46,7 +47,7 @@ func writeNSG(j *job) []File {
 	rules := []nsgRule{}
 	for _, g := range j.grants() {
 		// A rule has either prefixes, in any number, or one service tag.
-		destinations := [][]string{azureAddresses(g.nets)}
+		destinations := [][]string{nsgAddresses(g.nets)}
 		if len(g.tags) > 0 {
 			destinations = nil
 			for _, t := range g.tags {
@@ -62,7 +63,10 @@ func writeNSG(j *job) []File {
 				Description: armText(clip(oneLine(reason(g.rule)), maxNSGText)), Priority: nsgFirst + len(rules), Direction: "Outbound", Access: "Allow",
 				Protocol: nsgProto(g.proto), SourcePort: "*", Ports: g.ports.String(),
 			}
-			d.Source, d.Sources = nsgPrefixes(azureSources(g.from))
+			d.Source, d.Sources = "*", nil
+			if len(g.from) > 0 {
+				d.Source, d.Sources = nsgPrefixes(nsgAddresses(g.from))
+			}
 			d.Destination, d.Destinations = nsgPrefixes(to)
 			rules = append(rules, nsgRule{n.name(g.rule.ID, g.proto.String(), g.ports.String()), d})
 		}
@@ -82,8 +86,17 @@ func nsgProto(p egress.Proto) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// nsgPrefixes are one, or a list. All addresses of IPv4 are not "*" there,
-// which means the virtual network as well, and IPv6.
+// nsgAddresses writes prefixes. All addresses of IPv4 are not "*" there, which
+// means IPv6 as well.
+func nsgAddresses(ps []netip.Prefix) []string {
+	var out []string
+	for _, p := range ps {
+		out = addNew(out, egress.Net{Prefix: p}.String())
+	}
+	return out
+}
+
+// nsgPrefixes are one, or a list.
 func nsgPrefixes(list []string) (one string, many []string) {
 	if len(list) == 1 {
 		return list[0], nil

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"regexp"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -81,6 +82,17 @@ func (s shape) lacks() string {
 		}
 	}
 	return strings.Join(words, " or ")
+}
+
+// spelling is how a target wants names to be spelled. The zero spelling is as DNS
+// has them, with underscores, of one label, and of 253 bytes.
+type spelling struct {
+	is  *regexp.Regexp // a name, or what follows "*."
+	not string         // what else DNS takes, in words
+}
+
+func (s spelling) takes(p egress.Pattern) bool {
+	return s.is == nil || s.is.MatchString(strings.TrimPrefix(p.String(), "*."))
 }
 
 // belowFixed is the narrowest pattern of the form *.a.b that holds all of p; ok

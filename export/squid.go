@@ -7,8 +7,9 @@ import (
 	"tidegate.io/tidegate/egress"
 )
 
-// maxSquidName keeps names of access lists within Squid's buffer for them.
-const maxSquidName = 60
+// maxSquidName keeps names of access lists, with what is put behind them,
+// within Squid's buffer of 64 bytes.
+const maxSquidName = 56
 
 // writeSquid judges what is redirected to two ports of Squid: HTTP requests by
 // their host, and TLS by the name in its ClientHello, without decrypting.
@@ -17,7 +18,8 @@ const maxSquidName = 60
 // itself through as well.
 func writeSquid(j *job) []File {
 	s := &squid{names: newNamer(maxSquidName, '_')}
-	for _, b := range byService(j.grants()) {
+	listeners := j.listeners()
+	for _, b := range listeners {
 		port := "port_" + strings.ReplaceAll(b.ports.String(), "-", "_")
 		s.port(port, b.ports.String())
 		if b.proto == egress.HTTPS {
@@ -29,16 +31,22 @@ func writeSquid(j *job) []File {
 	}
 	var p page
 	p.comment("#", j.title())
-	p.line("# Redirect the cluster's HTTP to port 3129 and its TLS to port 3130 of this machine.")
-	p.line("http_port 3129 intercept name=plain")
-	p.line("# The certificate is asked for and never shown: nothing is decrypted.")
-	p.line("https_port 3130 intercept name=tls ssl-bump cert=/etc/squid/tidegate.pem")
+	j.place(&p, true, squidPlaces(listeners))
+	p.line("# Squid does not start without an ordinary port; nothing is permitted on it.")
+	p.line("http_port 127.0.0.1:3128")
+	p.line("http_port %d intercept name=plain", squidPlain)
+	p.line("# The certificate is asked for and never shown, for nothing is decrypted. Any will do:")
+	p.line("#   openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=unused \\")
+	p.line("#   -keyout /etc/squid/tidegate.pem -out /etc/squid/tidegate.pem")
+	p.line("https_port %d intercept name=tls ssl-bump generate-host-certificates=off cert=/etc/squid/tidegate.pem", squidTLS)
 	for _, r := range j.Resolvers {
 		p.line("dns_nameservers %s", r)
 	}
 	p.line("# A name is believed only where it leads to the address that the client dialled;")
 	p.line("# clients have to use the same resolvers.")
 	p.line("host_verify_strict on")
+	p.line("# It keeps addresses no shorter than this, and a name's may be others by then.")
+	p.line("negative_dns_ttl 1 second")
 	p.line("on_unsupported_protocol respond all")
 	p.line("cache deny all")
 	p.line("forwarded_for delete")
@@ -46,16 +54,40 @@ func writeSquid(j *job) []File {
 	p.line("acl plain myportname plain")
 	p.line("acl tls myportname tls")
 	p.line("acl hello at_step SslBump1")
+	p.line("# No name leads to these: who may write DNS below a wildcard would reach inside.")
+	for _, r := range egress.GuardedRanges() {
+		p.line("acl guarded dst %s", r)
+	}
 	p.Write(s.ports.Bytes())
 	p.Write(s.lists.Bytes())
 	p.line("")
+	p.line("ssl_bump terminate guarded")
 	p.line("ssl_bump peek hello")
 	p.Write(s.bump.Bytes())
 	p.line("ssl_bump terminate all")
 	p.line("")
+	p.line("http_access deny guarded")
 	p.Write(s.access.Bytes())
 	p.line("http_access deny all")
 	return one("squid.conf", p.Bytes())
+}
+
+// The ports of Squid that take what is redirected.
+const (
+	squidPlain = 3129
+	squidTLS   = 3130
+)
+
+func squidPlaces(listeners []bucket) []redirection {
+	var out []redirection
+	for _, b := range listeners {
+		to := uint16(squidPlain)
+		if b.proto == egress.HTTPS {
+			to = squidTLS
+		}
+		out = append(out, redirection{b.ports, to})
+	}
+	return out
 }
 
 type squid struct {
@@ -89,6 +121,11 @@ func (s *squid) grant(g *grant, port string) {
 		kinds = [2]string{"ssl::server_name", "ssl::server_name_regex -i"}
 	}
 	exact, wild := split(g.names)
+	for i := len(exact) - 1; i >= 0; i-- {
+		if strings.HasPrefix(exact[i].String(), "-") { // which would be an option
+			wild, exact = append(wild, exact[i]), slices.Delete(exact, i, i+1)
+		}
+	}
 	for _, n := range exact {
 		s.lists.line("acl %s_names %s %s", base, kinds[0], n)
 	}

@@ -34,16 +34,12 @@ func writeAzureTerraform(j *job) []File {
 }
 
 func terraformRule(p *page, r *azureRule) {
-	attributes := [][2]string{{"name", hclString(r.Name)}}
+	// Network rules have a description since version 3.75 of the provider.
+	attributes := [][2]string{{"name", hclString(r.Name)}, {"description", hclString(r.Description)}}
 	list := func(name string, values []string) {
 		if len(values) > 0 {
 			attributes = append(attributes, [2]string{name, hclList(values)})
 		}
-	}
-	if r.Type == "NetworkRule" {
-		p.comment("    #", r.Description) // network rules have no description there
-	} else {
-		attributes = append(attributes, [2]string{"description", hclString(r.Description)})
 	}
 	list("source_addresses", r.Sources)
 	list("destination_fqdns", append(r.TargetFQDNs, r.FQDNs...))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"tidegate.io/tidegate/egress"
@@ -17,12 +18,16 @@ func (p *page) line(format string, args ...any) {
 	fmt.Fprintf(p, format+"\n", args...)
 }
 
+// maxComment bounds a comment: Squid takes what is beyond 2,048 bytes for the
+// next line, nginx has 4,096 for a comment, HAProxy 2,048 for a line.
+const maxComment = 1000
+
 // comment writes a comment behind mark. A text never ends it early, for its
 // line breaks and control characters become spaces, and never goes on into the
-// next line, for a backslash at its end is dropped: the reason of a rule that
-// somebody else wrote must not become a line of the configuration.
+// next line, for it is short and a backslash at its end is dropped: the reason of
+// a rule that somebody else wrote must not become a line of the configuration.
 func (p *page) comment(mark, text string) {
-	p.line("%s %s", mark, strings.TrimRight(oneLine(text), ` \`))
+	p.line("%s %s", mark, strings.TrimRight(clip(oneLine(text), maxComment), ` \`))
 }
 
 // because writes the rule's id and reason as a comment.
@@ -36,11 +41,13 @@ func reason(r *egress.Rule) string {
 	return r.ID + ": " + r.Why
 }
 
-// oneLine is s without line breaks and control characters, in valid UTF-8.
+// oneLine is s in valid UTF-8, with a space for everything that is not seen:
+// line breaks, control characters, which YAML takes nowhere, and the marks that
+// turn the direction of writing, which would show a reader another configuration.
 func oneLine(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == 0x85 || r == 0x2028 || r == 0x2029 {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
@@ -59,8 +66,9 @@ func clip(s string, n int) string {
 	return s
 }
 
-// namer makes names of objects that are unique in one output and hold nothing
-// but letters, digits, '-' and, where it is allowed, '_'.
+// namer makes names of objects that are unique in one output, also to targets
+// that take A for a, as Squid and Azure do, and hold nothing but letters, digits,
+// '-' and, where it is allowed, '_'.
 type namer struct {
 	max  int // bytes
 	sep  byte
@@ -73,11 +81,11 @@ func newNamer(max int, sep byte) *namer { return &namer{max, sep, map[string]boo
 func (n *namer) name(words ...string) string {
 	base := n.clean(strings.Join(words, string(n.sep)), n.max)
 	name := base
-	for i := 2; n.used[name]; i++ {
+	for i := 2; n.used[strings.ToLower(name)]; i++ {
 		suffix := fmt.Sprintf("%c%d", n.sep, i)
 		name = n.clean(base, n.max-len(suffix)) + suffix
 	}
-	n.used[name] = true
+	n.used[strings.ToLower(name)] = true
 	return name
 }
 

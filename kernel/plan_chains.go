@@ -20,8 +20,6 @@ const (
 	ntpSize         = 8 + 48 // RFC 5905 section 7.3: the header without extensions or MAC, behind UDP's
 	ntpModeMask     = 7
 	ntpModeClient   = 3
-	heldRate        = 20000 // queued packets a second and client, in both directions: some thousand connections
-	heldBurst       = 5000  // less than a queue's length, so that one client cannot fill it
 	freshRate       = 5000  // new connections a second and client: with their timeouts less than conntrack's usual room
 	freshBurst      = 20000 // as when all pods of a node start
 	logRate         = 100   // reports a second and source, which may be a node with many pods
@@ -191,31 +189,7 @@ func (pl *planner) queue(first, n uint16, bypass bool) enqueue {
 // sharedChains plans the chains that are alike for all clusters.
 func (pl *planner) sharedChains() {
 	s := pl.settings
-	odd := goTo(pl.deny(egress.InvalidPacket, drop))
-	syn := match{tcpFlags, flagSYN, "!=", 0}
-	held := []Rule{
-		{hasOption{optionMD5}, odd}, // decoys that a server without the key drops
-		{hasOption{optionAO}, odd},
-	}
-	if s.Features.InnerHeader {
-		held = append(held, Rule{syn, match{field: innerByte, op: ">=", value: 0}, odd}) // data that no one has judged
-	}
-	if s.Features.StripOption {
-		held = append(held, // the same connection over a path that is not seen; data in the SYN
-			Rule{syn, stripOption{optionMPTCP}},
-			Rule{syn, stripOption{optionFastOpen}})
-	} else {
-		held = append(held, Rule{syn, hasOption{optionMPTCP}, odd})
-	}
-	flood := goTo(pl.deny(egress.TooManyPending, drop))
-	held = append(held, each(func(name string, src, _ field) Rule {
-		return Rule{original, limit{src, "held." + name, true, heldRate, heldBurst}, flood}
-	})...)
-	held = append(held, each(func(name string, _, dst field) Rule {
-		return Rule{reply, limit{dst, "held." + name, true, heldRate, heldBurst}, flood}
-	})...)
-	held = append(held, Rule{setPacketMark{NewMark(Held, 0)}, pl.queue(s.Queue, s.Queues, false)})
-	pl.chain("held", held...)
+	pl.held()
 
 	// The sender is reset here. The other end can be told by the process alone,
 	// which learns from the packet where the sequence numbers stand.
@@ -236,7 +210,7 @@ func (pl *planner) sharedChains() {
 	pl.chain("ntp", ntp...)
 
 	pl.chain("denied",
-		Rule{invalid, odd},
+		Rule{invalid, goTo(pl.deny(egress.InvalidPacket, drop))},
 		Rule{port(udpDport, 443), goTo(pl.deny(egress.QUIC, withUnreachable))},
 		Rule{port(udpDport, 80), goTo(pl.deny(egress.QUIC, withUnreachable))},
 		Rule{proto(protoTCP), goTo(pl.deny(egress.NoRule, withReset))},

@@ -76,6 +76,7 @@ const (
 	addressLocal = 2 // RTN_LOCAL
 
 	flagFIN, flagSYN, flagRST, flagACK = 1, 2, 4, 16
+	allFlags                           = 255
 )
 
 // match compares a field, after its bits have been reduced to mask where mask is

@@ -51,6 +51,7 @@ type Result struct {
 	Case
 	Err     error         // what the client met; nil: an answer came
 	Reached bool          // a server got the complete message
+	Seen    []Seen        // what the servers got
 	Denied  bool          // the gateway's log says so
 	Reason  egress.Reason // why; when not denied, why it was allowed
 	Rule    string        // the rule that allowed it
@@ -151,7 +152,7 @@ func (l *Lab) try(ctx context.Context, c Case, n *Node, flows *FlowLog) Result {
 	defer cancel()
 	r := Result{Case: c, Err: c.Run(limited, t)}
 	r.Took = time.Since(t.started)
-	r.Reached = t.arrived(ctx, r.Err == nil || l.Plain())
+	r.Reached, r.Seen = t.arrived(ctx, r.Err == nil || l.Plain())
 	if flows == nil {
 		return r
 	}
@@ -165,10 +166,10 @@ func (l *Lab) try(ctx context.Context, c Case, n *Node, flows *FlowLog) Result {
 	return r
 }
 
-// arrived reports whether a server has seen the proof.
-func (t *Try) arrived(ctx context.Context, expected bool) bool {
+// arrived reports whether a server has seen the proof, and which.
+func (t *Try) arrived(ctx context.Context, expected bool) (bool, []Seen) {
 	if t.proof == nil {
-		return expected
+		return expected, nil
 	}
 	grace := arrivalGrace
 	if expected {
@@ -176,7 +177,8 @@ func (t *Try) arrived(ctx context.Context, expected bool) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	return len(t.Lab.Saw(ctx, t.proof)) > 0
+	seen := t.Lab.Saw(ctx, t.proof)
+	return len(seen) > 0, seen
 }
 
 // prove says what a server must have seen for the try to have arrived.

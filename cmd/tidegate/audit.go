@@ -22,6 +22,9 @@ func auditCommand() *cobra.Command {
 		Short: "Hold the firewall that you have against what a cluster needs",
 		Long: `Audit reads another firewall's policy or log, or the list that AKS itself gives for a
 cluster, and holds it against the cluster's rules.`,
+		Example: `  tidegate audit policy firewall.json --cluster prod.json
+  tidegate audit log PT1H.json --cluster prod.json
+  tidegate audit endpoints endpoints.json --cluster prod.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -15,11 +15,12 @@ import (
 	"tidegate.io/tidegate/aks"
 	"tidegate.io/tidegate/audit"
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/export"
 )
 
 func auditLogCommand() *cobra.Command {
 	var facts factFlags
-	var output, against string
+	var output, against, to string
 	var suggest []string
 	var all bool
 	cmd := &cobra.Command{
@@ -34,14 +35,14 @@ flow log, in any mixture and of any length; - is stdin. It sorts destinations in
   denied and benign      known, and may stay denied
   allowed and unneeded   let through, and in no rule of the cluster
 
---suggest prints rules for a gateway's file instead, that would allow the classes given:
-required, optional, unknown, unneeded. --against decides every connection again by
+--suggest prints rules instead that would allow the classes given, required, optional,
+unknown or unneeded, for a gateway's file or in the format that --to names. --against decides every connection again by
 another policy, a firewall's or a gateway's file, and lists what changes.
 
 It exits 1 when something required is denied, or a decision changes.`,
 		Example: `  tidegate audit log PT1H.json --cluster prod.json
   az monitor log-analytics query -w WORKSPACE --analytics-query 'AZFWApplicationRule' -o json |
-    tidegate audit log - --cluster prod.json --suggest unknown`,
+    tidegate audit log - --cluster prod.json --suggest required,unknown --to azure-firewall`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			needs, _, err := facts.needs(cmd.InOrStdin())
@@ -59,11 +60,12 @@ It exits 1 when something required is denied, or a decision changes.`,
 				return err
 			}
 			log.Close()
-			return reportLog(cmd.OutOrStdout(), cmd.ErrOrStderr(), log, logView{output, suggest, against != "", all})
+			return reportLog(cmd.OutOrStdout(), cmd.ErrOrStderr(), log, logView{output, suggest, to, against != "", all})
 		},
 	}
 	facts.add(cmd)
 	cmd.Flags().StringSliceVar(&suggest, "suggest", nil, "print rules that would allow these `CLASSES`: required, optional, unknown, unneeded")
+	cmd.Flags().StringVar(&to, "to", "", "the `FORMAT` of what is suggested, as of export (default: a gateway's file)")
 	cmd.Flags().StringVar(&against, "against", "", "decide again by the policy in `FILE`, and list what changes")
 	cmd.Flags().BoolVar(&all, "all", false, "list what is allowed and needed too")
 	outputFlag(cmd, &output, "table", "json")
@@ -115,6 +117,7 @@ func readLogs(stdin io.Reader, names []string, log *audit.Log) error {
 type logView struct {
 	output  string
 	suggest []string
+	to      string
 	against bool
 	all     bool
 }
@@ -137,7 +140,7 @@ func reportLog(stdout, stderr io.Writer, log *audit.Log, v logView) error {
 	changes := slices.ContainsFunc(log.Groups, func(g audit.Group) bool { return g.Changes })
 	switch {
 	case len(v.suggest) > 0:
-		err = printSuggestions(&b, stderr, log, v.suggest)
+		err = printSuggestions(&b, stderr, log, v.suggest, v.to)
 	case v.output == "json":
 		err = writeJSON(&b, logReport{apiVersion, "LogAudit", log.Lines, log.Events, log.Skipped, log.Crowded, orEmpty(log.Groups), orEmpty(log.Unused)})
 	case v.against:
@@ -252,22 +255,17 @@ func printChanges(w io.Writer, p paint, log *audit.Log) {
 
 var suggested = map[string]audit.Class{"required": audit.Broken, "optional": audit.Lacking, "unknown": audit.Unknown, "unneeded": audit.Unruled}
 
-// printSuggestions prints rules as a gateway's file has them.
-func printSuggestions(w, stderr io.Writer, log *audit.Log, classes []string) error {
+// suggestions are rules that would allow the chosen classes; what no rule can be for is said on stderr.
+func suggestions(stderr io.Writer, log *audit.Log, classes []string) ([]egress.Rule, error) {
 	var chosen []audit.Class
 	for _, c := range classes {
 		class, ok := suggested[c]
 		if !ok {
-			return fmt.Errorf("--suggest %q: want required, optional, unknown or unneeded", c)
+			return nil, fmt.Errorf("--suggest %q: want required, optional, unknown or unneeded", c)
 		}
 		chosen = append(chosen, class)
 	}
-	type rule struct {
-		ID  string   `json:"id"`
-		To  []string `json:"to"`
-		Why string   `json:"why"`
-	}
-	var rules []rule
+	var rules []egress.Rule
 	for _, g := range log.Groups {
 		if !slices.Contains(chosen, g.Class) {
 			continue
@@ -281,10 +279,56 @@ func printSuggestions(w, stderr io.Writer, log *audit.Log, classes []string) err
 		if g.Need == "" || why == "" {
 			why = fmt.Sprintf("seen %s, %s; say what it is for", count(int(g.Count), "time"), sources(&g))
 		}
-		rules = append(rules, rule{fmt.Sprintf("seen/%d", len(rules)+1), []string{e.String()}, why})
+		rules = append(rules, egress.Rule{ID: fmt.Sprintf("seen/%d", len(rules)+1), To: []egress.Endpoint{e}, Why: why})
 	}
 	if len(rules) == 0 {
-		return errors.New("--suggest: the log has no such line")
+		return nil, errors.New("--suggest: the log has no such line")
 	}
-	return writeYAML(w, map[string]any{"rules": rules})
+	return rules, nil
+}
+
+// printSuggestions prints rules as a gateway's file has them, or in a format of export.
+func printSuggestions(w, stderr io.Writer, log *audit.Log, classes []string, format string) error {
+	rules, err := suggestions(stderr, log, classes)
+	if err != nil {
+		return err
+	}
+	if format != "" {
+		text, gaps, err := rulesIn(format, rules)
+		for _, g := range gaps {
+			fmt.Fprintf(stderr, "gap: %s\n", clean(g.String()))
+		}
+		if err == nil {
+			_, err = io.WriteString(w, text)
+		}
+		return err
+	}
+	type rule struct {
+		ID  string   `json:"id"`
+		To  []string `json:"to"`
+		Why string   `json:"why"`
+	}
+	var list []rule
+	for _, r := range rules {
+		list = append(list, rule{r.ID, []string{r.To[0].String()}, r.Why})
+	}
+	return writeYAML(w, map[string]any{"rules": list})
+}
+
+// rulesIn writes a few rules in a format of export that has one file.
+func rulesIn(format string, rules []egress.Rule) (string, []export.Gap, error) {
+	f, err := export.Find(format)
+	if err != nil {
+		return "", nil, fmt.Errorf("--to: %w", err)
+	}
+	out, err := f.Export(export.Policy{Name: "suggested", Rules: rules})
+	switch {
+	case err != nil:
+		return "", nil, err
+	case len(out.Files) > 1:
+		return "", out.Gaps, fmt.Errorf("--to %s: it writes several files; choose a format of one", format)
+	case len(out.Files) == 0:
+		return "", out.Gaps, nil
+	}
+	return string(out.Files[0].Data), out.Gaps, nil
 }

@@ -16,7 +16,9 @@ func catalogueCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "catalogue",
 		Short: "The endpoints of AKS as a whole: list, compare editions, check",
-		Args:  cobra.NoArgs,
+		Example: `  tidegate catalogue list -o markdown
+  tidegate catalogue diff 2024-12-11 2026-06-18`,
+		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(catalogueList(), catalogueDiff(), catalogueLint())
 	return cmd
@@ -28,7 +30,11 @@ func catalogueList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Print every destination of every cloud, alternatives included",
-		Args:  cobra.NoArgs,
+		Long: `List prints every destination of the article, in every cloud and with the alternatives
+that it leaves open. What one cluster needs is a part of it: tidegate rules.`,
+		Example: `  tidegate catalogue list
+  tidegate catalogue list --edition 2024-12-11 --as-stated -o csv > article.csv`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := aks.ParseEdition(edition)
 			if err != nil {
@@ -181,6 +187,8 @@ func catalogueLint() *cobra.Command {
 		Long: `Lint reads a catalogue strictly and checks it: every row of the article is there once,
 every cloud is accounted for, placeholders and features exist, no pattern holds a public
 suffix. It exits 1 when something is wrong. Notes are things to be weighed.`,
+		Example: `  tidegate catalogue lint
+  tidegate catalogue lint aks/catalogue`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := aks.Embedded()

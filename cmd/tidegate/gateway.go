@@ -25,6 +25,9 @@ func gatewayCommand() *cobra.Command {
 		Short: "Enforce the clusters' rules on this machine",
 		Long: `The gateway enforces exactly what its file says: the rules that its clusters need, from
 the output of az aks show, and the file's own. Nothing else gets out.`,
+		Example: `  tidegate gateway validate --config gateway.yaml
+  tidegate gateway run --config gateway.yaml
+  tidegate gateway status`,
 	}
 	cmd.PersistentFlags().StringVarP(&path, "config", "c", defaultConfig, "the gateway's `FILE`")
 	cmd.AddCommand(gatewayRunCommand(&path), gatewayStatusCommand(&path), gatewayReloadCommand(&path), gatewayValidateCommand(&path))

@@ -36,6 +36,9 @@ hundred connections that must not get out, and reports. Then the lab stays open
 for "tidegate lab exec" until Ctrl-C; whatever ends it, nothing is left behind.
 
 It runs as root, and as an ordinary user where the system allows user namespaces.`,
+		Example: `  tidegate lab
+  tidegate lab --cluster prod.json --once
+  tidegate lab --plain`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.output != "table" && f.output != "json" {
@@ -62,7 +65,9 @@ It runs as root, and as an ordinary user where the system allows user namespaces
 func labExecCommand() *cobra.Command {
 	node := 1
 	cmd := &cobra.Command{
-		Use:     "exec -- COMMAND [ARGUMENT…]",
+		Use: "exec -- COMMAND [ARGUMENT…]",
+		Long: `Exec runs a command on a node of the lab that is open in another terminal, with the node's
+addresses, DNS and trusted authorities, and returns its exit status.`,
 		Short:   "Run a command on a node of the running lab",
 		Example: "  tidegate lab exec -- curl https://mcr.microsoft.com/v2/",
 		Args:    cobra.MinimumNArgs(1),

@@ -10,8 +10,9 @@ import (
 
 func labCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "lab",
-		Short: "Boot a node through the gateway (Linux only)",
+		Use:     "lab",
+		Short:   "Boot a node through the gateway (Linux only)",
+		Example: "  tidegate lab",
 		RunE: func(*cobra.Command, []string) error {
 			return undecided(errors.New("lab: needs the network namespaces of Linux"))
 		},

@@ -78,6 +78,11 @@ that at a Linux gateway, and proves it.
 
 Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 2 asked wrongly, 3 could not decide.`,
+		Example: `  az aks show -g rg -n prod -o json > prod.json
+  tidegate rules --cluster prod.json                                # what it needs, and why
+  tidegate export --to azure-firewall-bicep --cluster prod.json     # for the firewall that you have
+  tidegate gateway validate --config gateway.yaml                   # for one of its own
+  tidegate why 50                                                   # a node does not come up`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -21,6 +21,8 @@ AKS gives the pods of kube-system and gatekeeper-system the API server's name, a
 any pod whose own metadata carries the annotation
 ` + webhook.Annotation + `, whatever its value. The
 webhook does the same where AKS does not, and lint says which workloads lack it.`,
+		Example: `  tidegate webhook lint deploy/
+  tidegate webhook manifests --cluster prod.json --image registry.example/tidegate:1 | kubectl apply -f -`,
 	}
 	cmd.AddCommand(webhookRunCommand(), webhookManifestsCommand(), webhookLintCommand())
 	return cmd

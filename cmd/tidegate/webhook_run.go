@@ -37,7 +37,8 @@ tls.key of --cert-dir, which are read again when they change. With
 and puts their authority into the MutatingWebhookConfiguration.
 
 It never denies an admission. Without --manage-certificate it talks to nobody.`,
-		Args: cobra.NoArgs,
+		Example: "  tidegate webhook run --cluster prod.json --cert-dir /etc/tidegate/webhook",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name, err := api.read(cmd.InOrStdin())
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,7 @@ import (
 // whyFlags are what is known besides the text.
 type whyFlags struct {
 	flows, config string
+	to            string
 	since, until  string
 	margin        time.Duration
 	output        string
@@ -35,12 +37,14 @@ func whyCommand() *cobra.Command {
 pod's error, lines of a log, or a file with any of these (- is stdin), and says what
 was being reached, how it failed, and which rule covers it. With the gateway's flow
 log, or Azure Firewall's, it says whether it was denied in that time, and with the gateway's file
-whether its policy permits it, and what to write into it if not.
+whether its policy permits it, and what to write into it if not. --to writes that in
+another firewall's format.
 
 Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly.`,
 		Example: `  tidegate why 50
   tidegate why 'Failed to pull image "mcr.microsoft.com/oss/kubernetes/pause:3.6": i/o timeout'
   tidegate why /var/log/azure/cluster-provision.log --flows flows.jsonl --config gateway.yaml
+  tidegate why 50 --to azure-firewall
   kubectl get events -A -o json | tidegate why -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,6 +76,7 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
 	}
 	cmd.Flags().StringVar(&f.flows, "flows", "", "the gateway's flow log or Azure Firewall's log, a `FILE` of JSON lines")
 	cmd.Flags().StringVar(&f.config, "config", "", "the gateway's `FILE`, to be asked whether its policy permits what was being reached")
+	cmd.Flags().StringVar(&f.to, "to", "", "write what to change in this `FORMAT`, as of export (default: for a gateway's file)")
 	cmd.Flags().StringVar(&f.since, "since", "", "look at flows from this time on, as in 2026-11-25T17:40:00Z (default: the text's first time, less --margin)")
 	cmd.Flags().StringVar(&f.until, "until", "", "look at flows up to this time (default: the text's last time, and --margin)")
 	cmd.Flags().DurationVar(&f.margin, "margin", 15*time.Minute, "around the times in the text; a node's bootstrap takes up to 15 minutes")
@@ -82,11 +87,17 @@ Exit status: 0 something is explained, 1 nothing in it is known, 2 asked wrongly
 // readTexts reads a file if there is one of that name, stdin for -, and otherwise the arguments themselves.
 func readTexts(stdin io.Reader, args []string) ([]why.Finding, error) {
 	if len(args) == 1 {
-		if _, err := os.Stat(args[0]); err == nil || args[0] == "-" {
+		if _, err := os.Stat(args[0]); err == nil || args[0] == "-" || meansFile(args[0]) {
 			return readFile(args[0], stdin, why.Read)
 		}
 	}
 	return why.Read(strings.NewReader(strings.Join(args, " ")))
+}
+
+// meansFile reports whether a word is a file's name, so that a file which is not there is not read as an error text in
+// which nothing is known.
+func meansFile(s string) bool {
+	return !strings.ContainsAny(s, " \n") && (filepath.IsAbs(s) || strings.HasPrefix(s, ".") || slices.Contains([]string{".log", ".txt", ".json", ".jsonl"}, filepath.Ext(s)))
 }
 
 // whyDocument is what why prints as JSON.
@@ -112,7 +123,7 @@ type whyItem struct {
 	Flows     *int          `json:"flows,omitempty"`     // in the window; absent without a flow log
 	Denials   []why.Denial  `json:"denials,omitempty"`
 	Advice    []string      `json:"advice"`
-	Change    string        `json:"change,omitempty"` // for the gateway's file
+	Change    string        `json:"change,omitempty"` // for the gateway's file, or in the format of --to
 }
 
 type whyWindow struct {
@@ -164,7 +175,9 @@ func (f *whyFlags) explain(found []why.Finding) ([]whyItem, error) {
 			s := searches[i]
 			item.Window, item.Flows, item.Denials = &whyWindow{s.Window.From, s.Window.To}, &s.Flows, s.Denials
 		}
-		item.advise(gateway != nil)
+		if err := item.advise(gateway != nil, f.to); err != nil {
+			return nil, err
+		}
 		items = append(items, item)
 	}
 	return items, nil

@@ -13,10 +13,11 @@ import (
 )
 
 // advise draws the conclusion: whether it was the gateway, and what to change.
-func (i *whyItem) advise(asked bool) {
+// With a format, it is said in that.
+func (i *whyItem) advise(asked bool, format string) error {
 	if i.Inside {
 		i.say("No firewall is in the way of this, so there is no rule to add.")
-		return
+		return nil
 	}
 	var missing []whyEndpoint
 	permitted := 0
@@ -32,6 +33,8 @@ func (i *whyItem) advise(asked bool) {
 	}
 	i.adviseOnFlows(asked && len(missing) > 0)
 	switch {
+	case format != "" && (len(missing) > 0 || !asked && len(i.Reaching) > 0):
+		return i.changeIn(format, missing)
 	case len(missing) > 0:
 		i.change(missing)
 	case asked && permitted > 0 && permitted == len(i.Reaching):
@@ -42,6 +45,32 @@ func (i *whyItem) advise(asked bool) {
 	if i.APIServer && !asked {
 		i.say("The API server is reached by its own name, rule core/apiserver, which comes from the cluster's JSON.")
 	}
+	return nil
+}
+
+// changeIn writes the missing rules in the user's format; where nothing says what is missing, those of all that was
+// being reached.
+func (i *whyItem) changeIn(format string, missing []whyEndpoint) error {
+	if len(missing) == 0 {
+		missing = i.Reaching
+		i.say("Unless the firewall has these rules already, add them.")
+	} else {
+		i.say("Add these rules to the firewall.")
+	}
+	var rules []egress.Rule
+	for n, k := range missing {
+		r := egress.Rule{ID: fmt.Sprintf("own/%d", n+1), To: []egress.Endpoint{k.Endpoint}, Why: "needed by …"}
+		if len(k.Rules) > 0 {
+			r.ID, r.Why = fmt.Sprintf("%s/%d", k.Rules[0], n+1), "what every such cluster needs"
+		}
+		rules = append(rules, r)
+	}
+	text, gaps, err := rulesIn(format, rules)
+	for _, g := range gaps {
+		i.say("%s", g)
+	}
+	i.Change = text
+	return err
 }
 
 func (i *whyItem) say(format string, args ...any) {

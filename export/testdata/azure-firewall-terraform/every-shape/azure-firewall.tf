@@ -15,81 +15,81 @@ resource "azurerm_firewall_policy_rule_collection_group" "tidegate_every_shape" 
     priority = 100
     action   = "Allow"
 
-    # dns/exact: A name that shows none.
     rule {
       name              = "dns-exact-udp-123"
+      description       = "dns/exact: A name that shows none."
       source_addresses  = ["10.0.0.0/8"]
       destination_fqdns = ["ntp.example.com"]
       protocols         = ["UDP"]
       destination_ports = ["123"]
     }
 
-    # dns/exact: A name that shows none.
     rule {
       name              = "dns-exact-tcp-22"
+      description       = "dns/exact: A name that shows none."
       source_addresses  = ["10.0.0.0/8"]
       destination_fqdns = ["ssh.example.com"]
       protocols         = ["TCP"]
       destination_ports = ["22"]
     }
 
-    # address/one: One address.
     rule {
       name                  = "address-one-tcp-9000"
+      description           = "address/one: One address."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["TCP"]
       destination_addresses = ["20.40.1.2"]
       destination_ports     = ["9000"]
     }
 
-    # address/one: One address.
     rule {
       name                  = "address-one-udp-1194"
+      description           = "address/one: One address."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["UDP"]
       destination_addresses = ["20.40.1.2"]
       destination_ports     = ["1194"]
     }
 
-    # address/prefix: Prefixes of both families.
     rule {
       name                  = "address-prefix-tcp-443"
+      description           = "address/prefix: Prefixes of both families."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["TCP"]
       destination_addresses = ["20.50.0.0/16"]
       destination_ports     = ["443"]
     }
 
-    # address/any: Any address.
     rule {
       name                  = "address-any-udp-123"
+      description           = "address/any: Any address."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["UDP"]
       destination_addresses = ["*"]
       destination_ports     = ["123"]
     }
 
-    # address/ports: Ports.
     rule {
       name                  = "address-ports-tcp-30000-32767"
+      description           = "address/ports: Ports."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["TCP"]
       destination_addresses = ["20.60.0.0/24"]
       destination_ports     = ["30000-32767"]
     }
 
-    # tag/cloud: A service tag.
     rule {
       name                  = "tag-cloud-udp-1194"
+      description           = "tag/cloud: A service tag."
       source_addresses      = ["10.0.0.0/8"]
       protocols             = ["UDP"]
       destination_addresses = ["AzureCloud.westeurope"]
       destination_ports     = ["1194"]
     }
 
-    # clients/some: Only these clients.
     rule {
       name                  = "clients-some-tcp-22"
+      description           = "clients/some: Only these clients."
       source_addresses      = ["10.1.0.0/16", "10.2.0.7"]
       protocols             = ["TCP"]
       destination_addresses = ["20.40.0.1"]
