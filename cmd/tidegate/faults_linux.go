@@ -20,6 +20,7 @@ import (
 // faultFlags are what can be asked of a run of faults.
 type faultFlags struct {
 	list, quick, long bool
+	times             int
 	soak              time.Duration
 	seed              uint64
 	results, markdown string
@@ -65,6 +66,7 @@ made on this machine.`,
 	flags.BoolVar(&f.list, "list", false, "list the faults, and make none")
 	flags.BoolVar(&f.quick, "quick", false, "only the quick ones, and few times")
 	flags.BoolVar(&f.long, "long", false, "where a time is scaled down, take all of it (35 minutes)")
+	flags.IntVar(&f.times, "times", 0, "make each fault so many times, instead of as many as the table says")
 	flags.DurationVar(&f.soak, "soak", 0, "make faults at random for so long")
 	flags.Uint64Var(&f.seed, "seed", 0, "of the randomness of --soak; default: another one each time, printed")
 	flags.StringVar(&f.results, "results", "", "write the report into this `FILE` as JSON, beside what other suites have written there")
@@ -99,6 +101,11 @@ func runFaults(cmd *cobra.Command, f *faultFlags, rows []fault.Row, named bool) 
 	if err != nil {
 		return undecided(err)
 	}
+	for i := range rows {
+		if f.times > 0 {
+			rows[i].Times, rows[i].Quick = f.times, f.times
+		}
+	}
 	say := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), text) }
 	suite := &fault.Suite{Quick: f.quick, Config: fault.Config{
 		Dir: dir, Command: lab.Self, Long: f.long, Say: say,
@@ -117,7 +124,12 @@ func runFaults(cmd *cobra.Command, f *faultFlags, rows []fault.Row, named bool) 
 	var results []fault.Result
 	var soaked *fault.Soaked
 	if named || f.soak == 0 {
-		results, err = suite.Run(cmd.Context(), rows, func(r fault.Result) { say(r.Line()) })
+		results, err = suite.Run(cmd.Context(), rows, func(r fault.Result) {
+			say(r.Line())
+			for _, p := range r.Problems {
+				say("        " + p)
+			}
+		})
 	}
 	if err == nil && f.soak > 0 {
 		if f.seed == 0 {

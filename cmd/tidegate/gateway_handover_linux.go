@@ -33,7 +33,7 @@ const (
 
 	// readyWithin is how long the other process may take until it serves. Meanwhile packets
 	// wait in the kernel's queues and new connections in the sockets' backlogs.
-	readyWithin = 10 * time.Second
+	readyWithin = time.Minute
 
 	// lingerFor is how long requests of the HTTP proxy may still take; what is older ends, as
 	// at a stop.
