@@ -109,6 +109,9 @@ func (s *Site) ask(ctx context.Context, node int, name string, qtype uint16) (*d
 	return s.Node(node).Ask(ctx, "udp", netip.AddrPortFrom(gatewayDNS, 53), name, qtype)
 }
 
+// failWithin is when a client has to be told that there is no answer: resolvers ask somebody else after some seconds.
+const failWithin = 2500 * time.Millisecond
+
 // failsSoon asks for what nobody has asked before, and wants to be told soon.
 func (s *Site) failsSoon(ctx context.Context) error {
 	began := time.Now()
@@ -120,11 +123,14 @@ func (s *Site) failsSoon(ctx context.Context) error {
 		return fmt.Errorf("ask for an unknown name: %w", err)
 	case m.Rcode != dns.RcodeServerFailure:
 		return fmt.Errorf("an unknown name is answered with %s", dns.RcodeToString[m.Rcode])
-	case took > 3*time.Second:
-		return fmt.Errorf("an unknown name fails after %v", took)
+	case took > failWithin:
+		s.miss("an unknown name fails after %d ms, goal %d ms", took.Milliseconds(), failWithin.Milliseconds())
 	}
 	return nil
 }
+
+// lookUpGoal is the goal for p99 of look-ups while upstreams do badly.
+const lookUpGoal = 300 * time.Millisecond
 
 // lookUps asks for n names that were not asked before, some at a time, and says how long they took.
 func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
@@ -153,7 +159,11 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	}
 	_ = g.Wait() // no error is returned
 	s.figure("look-ups", "%d, %d failed", n, failed.Load())
-	s.figure("p99 of look-ups", "%.1f ms", float64(l.p99(began, time.Now()).Microseconds())/1000)
+	p99 := l.p99(began, time.Now())
+	s.figure("p99 of look-ups", "%.1f ms", float64(p99.Microseconds())/1000)
+	if p99 > lookUpGoal {
+		s.miss("p99 of look-ups %d ms, goal %d ms", p99.Milliseconds(), lookUpGoal.Milliseconds())
+	}
 	if failed.Load() > 0 {
 		return fmt.Errorf("%d of %d look-ups failed: %s", failed.Load(), n, *first.Load())
 	}

@@ -205,7 +205,7 @@ func (s *Site) measure(row *Row, r *Result, start, from, to, end time.Time) {
 	if s.est != nil {
 		r.PingBefore, r.PingDuring = ms(s.est.pings.p99(start, from)), ms(s.est.pings.p99(from, to))
 	}
-	r.Figures = maps.Clone(s.figures)
+	r.Figures, r.Missed = maps.Clone(s.figures), s.missed
 	if len(during) > 0 {
 		if r.Figures == nil {
 			r.Figures = map[string]string{}

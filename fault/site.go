@@ -59,6 +59,7 @@ type Site struct {
 
 	mu      sync.Mutex
 	figures map[string]string
+	missed  []string // goals in time
 	undo    []func() error // of what Inject made, for whoever undoes it
 	closing []func() error // of what open made
 }
@@ -146,6 +147,13 @@ func (s *Site) figure(name, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.figures[name] = fmt.Sprintf(format, args...)
+}
+
+// miss says that a goal in time was missed: the machine's load has a say in it.
+func (s *Site) miss(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.missed = append(s.missed, fmt.Sprintf(format, args...))
 }
 
 // command runs "tidegate gateway" beside the running one.
