@@ -83,7 +83,7 @@ prove: build ## what must hold, held: faults around a running gateway; results.j
 	bin/tidegate lab faults $(PROVE) --results results.json $(if $(PROVE),,--markdown docs/reliability.md)
 
 soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memory, goroutines and descriptors
-	bin/tidegate lab faults --soak $(FOR) --seed $(SOAK_SEED) --results results.json
+	bin/tidegate lab faults --soak $(FOR) --seed $(SOAK_SEED) --results results.json --markdown docs/reliability.md
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)

@@ -50,6 +50,40 @@ func NewReport(version string, quick bool, rows []Result, soak *Soaked) *Report 
 	return r
 }
 
+// Keep adds to the report what an earlier one in a file says of rows that were not run this time, in the table's order,
+// and its soak. A report of another machine, and a missing file, add nothing.
+func (r *Report) Keep(path string) error {
+	text, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	var all struct{ Faults Report }
+	if err := json.Unmarshal(text, &all); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	old := &all.Faults
+	if old.Machine != r.Machine {
+		return nil
+	}
+	by := map[string]Result{}
+	for _, x := range slices.Concat(old.Rows, r.Rows) {
+		by[x.Name] = x
+	}
+	var rows []Result
+	for _, row := range Rows() {
+		if x, ok := by[row.Name]; ok {
+			rows = append(rows, x)
+		}
+	}
+	if r.Soak == nil {
+		r.Soak = old.Soak
+	}
+	*r = *NewReport(r.Version, r.Quick, rows, r.Soak)
+	return nil
+}
+
 // machine says on what it was measured.
 func machine() string {
 	var u unix.Utsname
@@ -153,7 +187,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	return err
 }
 
-// Save puts the report under the key "faults", or "soak" if it is one alone, of a file that other suites write to as well.
+// Save puts the report under the key "faults" of a file that other suites write to as well.
 func (r *Report) Save(path string) error {
 	all := map[string]json.RawMessage{}
 	text, err := os.ReadFile(path)
@@ -166,11 +200,7 @@ func (r *Report) Save(path string) error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	key := "faults"
-	if len(r.Rows) == 0 {
-		key = "soak"
-	}
-	if all[key], err = json.Marshal(r); err != nil {
+	if all["faults"], err = json.Marshal(r); err != nil {
 		return err
 	}
 	out, err := json.MarshalIndent(all, "", "  ")

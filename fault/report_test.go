@@ -116,6 +116,25 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// TestReportKeepsRowsOfBefore: some faults can be made again without the others.
+func TestReportKeepsRowsOfBefore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	soak := &Soaked{OK: true, Seed: 7}
+	if err := NewReport("v1", false, []Result{{Name: "flush", OK: true}, {Name: "kill", Lost: 1}}, soak).Save(path); err != nil {
+		t.Fatal(err)
+	}
+	again := NewReport("v1", false, []Result{{Name: "kill", OK: true}}, nil)
+	if err := again.Keep(path); err != nil {
+		t.Fatal(err)
+	}
+	if len(again.Rows) != 2 || again.Rows[0].Name != "kill" || again.Lost != 0 || !again.OK || again.Soak == nil {
+		t.Errorf("%+v", again)
+	}
+	if err := again.Keep(filepath.Join(t.TempDir(), "absent")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRowsCanBeTold: each has a name of its own, and says what is expected.
 func TestRowsCanBeTold(t *testing.T) {
 	names := map[string]bool{}

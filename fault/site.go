@@ -59,7 +59,7 @@ type Site struct {
 
 	mu      sync.Mutex
 	figures map[string]string
-	missed  []string // goals in time
+	missed  []string       // goals in time
 	undo    []func() error // of what Inject made, for whoever undoes it
 	closing []func() error // of what open made
 }

@@ -69,7 +69,7 @@ made on this machine.`,
 	flags.IntVar(&f.times, "times", 0, "make each fault so many times, instead of as many as the table says")
 	flags.DurationVar(&f.soak, "soak", 0, "make faults at random for so long")
 	flags.Uint64Var(&f.seed, "seed", 0, "of the randomness of --soak; default: another one each time, printed")
-	flags.StringVar(&f.results, "results", "", "write the report into this `FILE` as JSON, beside what other suites have written there")
+	flags.StringVar(&f.results, "results", "", "write the report into this `FILE` as JSON, beside what other suites, and other faults, have left there")
 	flags.StringVar(&f.markdown, "markdown", "", "write the report's tables into this `FILE`, below its line that says so")
 	cmd.AddCommand(holdCommand(), holdHalfCommand())
 	return cmd
@@ -147,7 +147,7 @@ func runFaults(cmd *cobra.Command, f *faultFlags, rows []fault.Row, named bool) 
 func saveFaults(cmd *cobra.Command, f *faultFlags, report *fault.Report) error {
 	var errs []error
 	if f.results != "" {
-		errs = append(errs, report.Save(f.results))
+		errs = append(errs, report.Keep(f.results), report.Save(f.results))
 	}
 	if f.markdown != "" {
 		errs = append(errs, replaceBelow(f.markdown, report))
