@@ -51,7 +51,7 @@ func NewReport(version string, quick bool, rows []Result, soak *Soaked) *Report 
 }
 
 // Keep adds to the report what an earlier one in a file says of rows that were not run this time, in the table's order,
-// and its soak. A report of another machine, and a missing file, add nothing.
+// and its soak. A report of another machine or of quick faults adds nothing, nor does a missing file.
 func (r *Report) Keep(path string) error {
 	text, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
@@ -64,7 +64,7 @@ func (r *Report) Keep(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	old := &all.Faults
-	if old.Machine != r.Machine {
+	if old.Machine != r.Machine || old.Quick != r.Quick {
 		return nil
 	}
 	by := map[string]Result{}
