@@ -3,9 +3,12 @@
 package fault
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -111,7 +114,31 @@ func kill(_ context.Context, s *Site) error { s.KillGateway(); return nil }
 
 func restart(ctx context.Context, s *Site) error { return s.RestartGateway(ctx) }
 
-func upgrade(ctx context.Context, s *Site) error { return s.ReplaceGateway(ctx, "--replace") }
+func upgrade(ctx context.Context, s *Site) error {
+	if err := s.ReplaceGateway(ctx, "--replace"); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(s.dir, "gateway.log"))
+	if err != nil {
+		return err
+	}
+	from, to := lastSaid(text, "msg=\"handing over\""), lastSaid(text, "msg=enforcing")
+	if s.pause = max(s.pause, to.Sub(from)); from.IsZero() || to.Before(from) {
+		return errors.New("the gateway's log does not say that it was handed over")
+	}
+	s.figure("from handing over to enforcing, at most", "%d ms", s.pause.Milliseconds())
+	return nil
+}
+
+// lastSaid is when a word was last in the gateway's log.
+func lastSaid(log []byte, word string) (at time.Time) {
+	for line := range bytes.Lines(log) {
+		if stamp, rest, ok := bytes.Cut(bytes.TrimPrefix(line, []byte("time=")), []byte(" ")); ok && bytes.Contains(rest, []byte(word)) {
+			at, _ = time.Parse(time.RFC3339Nano, string(stamp)) // the log's own
+		}
+	}
+	return at
+}
 
 func signal(sig syscall.Signal) func(context.Context, *Site) error {
 	return func(_ context.Context, s *Site) error { return s.SignalGateway(sig) }

@@ -57,6 +57,8 @@ type Site struct {
 	sink *sink // of the flow log, if it is a pipe
 	far  *elsewhere
 
+	pause time.Duration // the longest of a hand-over
+
 	mu      sync.Mutex
 	figures map[string]string
 	missed  []string       // goals in time

@@ -25,7 +25,8 @@ import (
 type estate struct {
 	files     map[string]*os.File // that nobody has taken yet
 	followers map[uint16]*gateway.Saved
-	from      *net.UnixConn // waits to be told that all is taken
+	from      *net.UnixConn    // waits to be told that all is taken
+	probed    *kernel.Features // before that, for it takes the kernel a tenth of a second
 
 	inUse  map[string]syscall.Conn
 	paused []pauser
@@ -131,15 +132,18 @@ func inherit(ctx context.Context, g *config.Gateway, how runMode) (*estate, erro
 	if _, err := g.Policy(); err != nil {
 		return nil, err
 	}
+	var features *kernel.Features
 	if !how.proxyOnly {
-		if _, err := kernel.Probe(); err != nil {
+		f, err := kernel.Probe()
+		if err != nil {
 			return nil, err
 		}
+		features = &f
 	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", filepath.Join(g.State, takeoverFile))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return &estate{}, nil
+		return &estate{probed: features}, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("take over: %w", err)
 	}
@@ -154,7 +158,7 @@ func inherit(ctx context.Context, g *config.Gateway, how runMode) (*estate, erro
 		_ = c.Close()
 		return nil, fmt.Errorf("take over: the gateway that runs hands nothing over: %w", err)
 	}
-	e.followers, e.from = h.Followers, c
+	e.followers, e.from, e.probed = h.Followers, c, features
 	return e, nil
 }
 

@@ -268,7 +268,9 @@ func (b *box) reach(open *closers) error {
 }
 
 func (b *box) openKernel(open *closers) (err error) {
-	if b.features, err = kernel.Probe(); err != nil {
+	if b.probed != nil {
+		b.features = *b.probed
+	} else if b.features, err = kernel.Probe(); err != nil {
 		return err
 	}
 	if b.table, err = kernel.OpenTable(); err != nil {
