@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"isolated":          {"aks", "internal/bicep"},
 	"export/exporttest": {},
 	"lab":               {"internal/netns", "wire/wiretest"},
+	"fault":             {"internal/netns", "kernel", "lab", "wire"},
 
 	"deploy/webhook/chart": {},
 

@@ -70,6 +70,11 @@ func (s *server) resolve(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		m.Truncate(size)
 	}
+	if f := s.tamper.Load(); f != nil && *f != nil {
+		if m = (*f)(w.LocalAddr().Network(), m); m == nil {
+			return
+		}
+	}
 	_ = w.WriteMsg(m)
 }
 

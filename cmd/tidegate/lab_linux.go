@@ -75,7 +75,7 @@ It runs as root, and as an ordinary user where the system allows user namespaces
 	cmd.Flags().StringSliceVar(&f.only, "only", nil, "with --attack: these `FAMILIES` alone")
 	cmd.Flags().BoolVar(&f.quick, "quick", false, "with --attack: each attack in one form, in place of all")
 	cmd.Flags().StringVar(&f.results, "results", "", "with --attack: write the outcome into this `FILE` too, as its \"attacks\"")
-	cmd.AddCommand(labExecCommand())
+	cmd.AddCommand(labExecCommand(), labFaultsCommand())
 	return cmd
 }
 
