@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 // gives for them.
 type network struct {
 	t     *testing.T
+	mu    sync.Mutex
 	names map[string]string         // a name's address; none: the name does not exist
 	at    map[netip.AddrPort]string // where an address really is
 	roots *x509.CertPool
@@ -56,12 +58,24 @@ func newNetwork(t *testing.T) *network {
 func (n *network) answer(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
 	name := strings.TrimSuffix(strings.ToLower(q.Question[0].Name), ".")
-	if addr, ok := n.names[name]; !ok {
+	n.mu.Lock()
+	addr, ok := n.names[name]
+	n.mu.Unlock()
+	if !ok {
 		m.Rcode = dns.RcodeNameError
 	} else if q.Question[0].Qtype == dns.TypeA {
 		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.ParseIP(addr)}}
 	}
 	_ = w.WriteMsg(m)
+}
+
+// lead has DNS say where a name is; "" is nowhere.
+func (n *network) lead(name, addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.names[name] = addr; addr == "" {
+		delete(n.names, name)
+	}
 }
 
 // serve has a TLS server at an address, with a certificate for example.com, as httptest has.
@@ -71,7 +85,7 @@ func (n *network) serve(name, addr string, h http.HandlerFunc) {
 	s.StartTLS()
 	n.t.Cleanup(s.Close)
 	n.roots.AddCert(s.Certificate())
-	n.names[name] = addr
+	n.lead(name, addr)
 	n.at[netip.AddrPortFrom(netip.MustParseAddr(addr), 443)] = s.Listener.Addr().String()
 }
 
@@ -197,9 +211,9 @@ func TestRegistryNetwork(t *testing.T) {
 		spoil func(*network)
 		want  Cause
 	}{
-		{"the zone is not linked: the name leads to a public address", func(n *network) { n.names[registryHost] = "20.60.1.1" }, PublicAddress},
-		{"the zone lacks the record", func(n *network) { delete(n.names, registryHost) }, NoSuchName},
-		{"a network security group drops the way to the endpoint", func(n *network) { n.names[registryHost] = "10.9.0.5" }, TCPSilent},
+		{"the zone is not linked: the name leads to a public address", func(n *network) { n.lead(registryHost, "20.60.1.1") }, PublicAddress},
+		{"the zone lacks the record", func(n *network) { n.lead(registryHost, "") }, NoSuchName},
+		{"a network security group drops the way to the endpoint", func(n *network) { n.lead(registryHost, "10.9.0.5") }, TCPSilent},
 		{"the record leads to somebody else's server", func(n *network) {
 			n.host.Roots = x509.NewCertPool()
 		}, SelfSigned},
