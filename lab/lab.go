@@ -38,6 +38,10 @@ type Config struct {
 	APIServer func(c net.Conn)
 	// NoGSO makes every packet one that a wire would carry. With GSO on, veth carries a whole ClientHello as one.
 	NoGSO bool
+	// Peers starts OpenSSL and nginx behind the names that [AttackRules] permits, as far as they are installed.
+	Peers bool
+	// Parallel is how many cases are tried at a time; 0 is some.
+	Parallel int
 }
 
 // A Lab is running. Its methods may be called from any number of goroutines.
@@ -50,6 +54,7 @@ type Lab struct {
 	boxes  *boxes
 	nodes  [2]*Node
 	server *server
+	peers  *peers // nil without Config.Peers
 
 	mu      sync.Mutex
 	gateway *process
@@ -72,10 +77,15 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 	if l.boxes, err = build(ownRanges(conf.Rules), !conf.NoGSO); err != nil {
 		return nil, err
 	}
-	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI)
+	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI, l.relay)
 	l.server.also, l.server.api = conf.HTTP, conf.APIServer
 	if err := l.settle(); err != nil {
 		return nil, err
+	}
+	if conf.Peers {
+		if err := l.startPeers(); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.serve(); err != nil {
 		return nil, err
@@ -202,6 +212,9 @@ func (l *Lab) Close() {
 	for _, n := range l.apart {
 		n.room.close()
 		_ = n.ns.Close()
+	}
+	if l.peers != nil {
+		l.peers.room.close()
 	}
 	if l.room != nil {
 		l.room.close()

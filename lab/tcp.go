@@ -35,7 +35,8 @@ type server struct {
 	isAPI  func(netip.Addr) bool // the addresses of the API server, imitated unless there is api
 	api    func(net.Conn)        // may be nil, see Config.APIServer
 	also   func(http.ResponseWriter, *http.Request) bool
-	ownDNS atomic.Bool // the cluster's DNS asks nobody
+	relay  func(t *tap, kind string) bool // to another server, if there is one at the address; it returns when that is over
+	ownDNS atomic.Bool                    // the cluster's DNS asks nobody
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex
@@ -44,8 +45,8 @@ type server struct {
 	wg     sync.WaitGroup
 }
 
-func newServer(zone *Zone, ca *CA, rec *Record, isAPI func(netip.Addr) bool) *server {
-	s := &server{zone: zone, ca: ca, rec: rec, isAPI: isAPI, open: map[io.Closer]struct{}{}}
+func newServer(zone *Zone, ca *CA, rec *Record, isAPI func(netip.Addr) bool, relay func(*tap, string) bool) *server {
+	s := &server{zone: zone, ca: ca, rec: rec, isAPI: isAPI, relay: relay, open: map[io.Closer]struct{}{}}
 	s.queue = connQueue{conns: make(chan net.Conn), done: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -152,10 +153,13 @@ func (s *server) serveConn(c net.Conn) {
 	t.ahead = head
 	switch kind {
 	case "tls":
+		s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 		if s.api != nil && s.isAPI(addrPort(c.LocalAddr()).Addr()) {
 			t.quiet.Store(true)
-			s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 			s.api(t)
+			return
+		}
+		if s.relay(t, kind) {
 			return
 		}
 		if wantsRetry(head) {
@@ -164,6 +168,9 @@ func (s *server) serveConn(c net.Conn) {
 		}
 		keep = s.serveTLS(t)
 	case "http":
+		if s.relay(t, kind) {
+			return
+		}
 		s.rec.extend(t.seen, func(s *Seen) { s.Proto = "http" })
 		keep = s.queue.put(t)
 	default:
@@ -195,7 +202,6 @@ func speaks(head []byte) string {
 func (s *server) serveTLS(t *tap) bool {
 	local := addrPort(t.LocalAddr()).Addr()
 	t.quiet.Store(true) // the record keeps the ClientHello, to the byte
-	s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 	conf := &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.rec.extend(t.seen, func(s *Seen) { s.Name, s.ALPN = h.ServerName, slices.Clone(h.SupportedProtos) })

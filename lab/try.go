@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,7 @@ func (l *Lab) Run(ctx context.Context, cases []Case, flows *FlowLog, each func(R
 	var mu sync.Mutex
 	results := make([]Result, len(cases))
 	g, limited := errgroup.WithContext(ctx)
-	g.SetLimit(tryParallel)
+	g.SetLimit(cmp.Or(l.conf.Parallel, tryParallel))
 	for i, c := range cases {
 		g.Go(func() error {
 			if err := limited.Err(); err != nil {
