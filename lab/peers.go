@@ -145,6 +145,7 @@ http {
 	client_body_temp_path %[1]s; proxy_temp_path %[1]s; fastcgi_temp_path %[1]s; uwsgi_temp_path %[1]s; scgi_temp_path %[1]s;
 	server {
 		listen 127.0.0.1:%[2]d ssl;
+		ssl_protocols TLSv1.2 TLSv1.3;
 		ssl_certificate %[3]s;
 		ssl_certificate_key %[4]s;
 		location / { return 200 "nginx"; }
