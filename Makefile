@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short prove fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate

@@ -100,7 +100,7 @@ func sum(counts []KindCount) KindCount {
 func (r *SiegeReport) WriteTable(w io.Writer, colour bool) error {
 	p := &painter{colour: colour}
 	const row = "%-30s %8s %9s %9s %9s %9s   %s"
-	fmt.Fprintln(p, p.paint(bold, strings.TrimRight(fmt.Sprintf(row, "WHAT AN ATTACKER TRIES", "ATTACKS", "ARRIVED*", "STOPPED", "TWINS OK", "ODD OK", ""), " ")))
+	fmt.Fprintln(p, p.paint(bold, strings.TrimRight(fmt.Sprintf("   "+row, "WHAT AN ATTACKER TRIES", "ATTACKS", "ARRIVED*", "STOPPED", "TWINS OK", "ODD OK", ""), " ")))
 	counts := r.Counts()
 	for _, c := range append(counts, sum(counts)) {
 		code, mark := green, "ok"
