@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -97,7 +99,11 @@ func (l *Lab) startOpenSSL(dir string) error {
 	for i := range opensslServers {
 		to := netip.AddrPortFrom(loopbackAddr, uint16(opensslPort+i))
 		// With a second certificate it says which name a client has shown, as often as it is told one.
-		cmd := exec.Command(path, "s_server", "-www", "-accept", to.String(), "-cert", cert, "-key", key, "-cert2", cert, "-key2", key, "-servername", frontDoors[1])
+		args := []string{path, "s_server", "-www", "-accept", to.String(), "-cert", cert, "-key", key, "-cert2", cert, "-key2", key, "-servername", frontDoors[1]}
+		if buffer, err := exec.LookPath("stdbuf"); err == nil { // or it is not heard before it has said a page
+			args = append([]string{buffer, "-oL"}, args...)
+		}
+		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Dir = dir
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -219,12 +225,7 @@ func (l *Lab) relay(t *tap, kind string) bool {
 		return true
 	}
 	defer give(to)
-	var up net.Conn
-	err = l.boxes.internet.Do(func() (err error) {
-		var d net.Dialer
-		up, err = d.DialContext(ctx, "tcp", to.String())
-		return err
-	})
+	up, err := l.dialPeer(ctx, to)
 	if err != nil || !l.server.track(up) {
 		return true
 	}
@@ -235,4 +236,23 @@ func (l *Lab) relay(t *tap, kind string) bool {
 	_ = up.Close()
 	<-done
 	return true
+}
+
+// dialPeer connects with a peer, which may not have begun to listen yet.
+func (l *Lab) dialPeer(ctx context.Context, to netip.AddrPort) (c net.Conn, err error) {
+	for {
+		err = l.boxes.internet.Do(func() (err error) {
+			var d net.Dialer
+			c, err = d.DialContext(ctx, "tcp", to.String())
+			return err
+		})
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return c, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
