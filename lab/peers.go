@@ -40,6 +40,7 @@ const (
 	nginxWebPort  = 20080
 	opensslPort   = 21000
 	relayPatience = 30 * time.Second // for an OpenSSL that is free
+	relayLife     = 8 * time.Second  // of a connection: a client that has left without a word holds nobody up
 )
 
 var loopbackAddr = netip.MustParseAddr("127.0.0.1")
@@ -230,6 +231,7 @@ func (l *Lab) relay(t *tap, kind string) bool {
 		return true
 	}
 	defer l.server.untrack(up)
+	_ = t.SetDeadline(time.Now().Add(relayLife))
 	done := make(chan struct{})
 	go func() { _, _ = io.Copy(t.Conn, up); _ = t.Conn.Close(); close(done) }()
 	_, _ = io.Copy(up, struct{ io.Reader }{t})

@@ -107,6 +107,7 @@ type rawTCP struct {
 	first  uint32 // sequence number of the first byte of data
 	sent   int    // bytes of data that the peer may have, for acknowledgements
 	next   uint32 // the peer's next sequence number
+	acked  uint32 // the last that the peer has acknowledged
 	stamp  uint32 // the peer's last timestamp
 	open   bool   // the SYN-ACK has come
 	reset  bool   // a RST has come
@@ -156,7 +157,10 @@ func (t *Try) dialRaw(ctx context.Context, to netip.AddrPort, how rawHow) (*rawT
 
 // Close resets the server, so that it keeps nothing, and stops listening.
 func (c *rawTCP) Close() {
-	_ = c.send(segment{flags: flagRST})
+	c.mu.Lock()
+	at := int(int32(c.acked - c.first)) // what it expects next
+	c.mu.Unlock()
+	_ = c.send(segment{at: at, flags: flagRST})
 	_ = c.pc.Close()
 }
 
@@ -242,6 +246,9 @@ func (c *rawTCP) take(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readStamp(b[header:offset])
+	if flags&flagACK != 0 {
+		c.acked = binary.BigEndian.Uint32(b[8:])
+	}
 	switch {
 	case flags&flagRST != 0:
 		c.reset = true
@@ -318,7 +325,7 @@ func (c *rawTCP) send(s segment) error {
 // build makes the bytes of a segment. A segment without data stands at the end of what was sent.
 func (c *rawTCP) build(s segment) []byte {
 	at := s.at
-	if len(s.data) == 0 && s.at == 0 {
+	if len(s.data) == 0 && s.at == 0 && s.flags&flagRST == 0 {
 		at = c.sent
 	}
 	flags := s.flags

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
-	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // addressTactics: the name is permitted, and the address is one that DNS did not give for it. Whoever owns the address
@@ -65,9 +65,9 @@ func addressTactics() []tactic {
 			},
 		})
 	}
-	for part := range 8 {
+	for part := range 12 {
 		all = append(all, tactic{
-			name: fmt.Sprintf("connects to each of 128 answers of a name with 1,000 addresses (part %d)", part+1), source: "content networks; FortiGate and Cilium caps",
+			name: fmt.Sprintf("connects to what 30 answers of a name with 1,000 addresses say (part %d)", part+1), source: "content networks; FortiGate and Cilium caps",
 			axes: byFamily, twin: rotates,
 		})
 	}
@@ -101,23 +101,32 @@ func (t *Try) showAt(ctx context.Context, s shape, to netip.AddrPort) error {
 	return t.write(ctx, to, b, len(b))
 }
 
-// rotates resolves a name whose answers hold other addresses each time, and connects to what it got, again and again.
+// rotates resolves a name whose answers hold other addresses each time, and connects to all that it gets.
 func rotates(ctx context.Context, t *Try, s shape) error {
-	const answers, perAnswer = 43, 3 // 129 connections
+	const answers = 30
+	seen := map[netip.Addr]bool{}
 	for range answers {
 		addrs, err := t.Node.Lookup(ctx, manyAddresses, s.v6)
 		if err != nil {
 			return err
 		}
-		for _, a := range slices.Compact(addrs[:min(perAnswer, len(addrs))]) {
-			try, cancel := context.WithTimeout(ctx, 2*silence)
-			err := t.showAt(try, shape{name: manyAddresses}, netip.AddrPortFrom(a, 443))
-			cancel()
-			if err != nil {
-				return fmt.Errorf("to %s: %w", a, err)
-			}
-			time.Sleep(time.Millisecond)
+		var g errgroup.Group
+		for _, a := range addrs {
+			seen[a] = true
+			g.Go(func() error {
+				h := sni(manyAddresses).record()
+				if err := t.write(ctx, netip.AddrPortFrom(a, 443), h, len(h)); err != nil {
+					return fmt.Errorf("to %s: %w", a, err)
+				}
+				return nil
+			})
 		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	if len(seen) < 2*answers {
+		return fmt.Errorf("%d answers hold %d addresses: they do not rotate", answers, len(seen))
 	}
 	return nil
 }

@@ -183,7 +183,11 @@ func (t *Try) arrived(ctx context.Context, expected bool) (bool, []Seen) {
 }
 
 // prove says what a server must have seen for the try to have arrived.
-func (t *Try) prove(b []byte) { t.proof = b }
+func (t *Try) prove(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.proof = b
+}
 
 // Dial connects from the try's node, and keeps in mind from where.
 func (t *Try) Dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
