@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"container/list"
 	"iter"
 	"net/netip"
 	"slices"
@@ -40,6 +39,7 @@ type Bindings struct {
 	mu      sync.RWMutex
 	scopes  map[string]*scope
 	exact   map[egress.Name]bool
+	wild    zones
 	evicted uint64
 }
 
@@ -47,7 +47,7 @@ type Bindings struct {
 type scope struct {
 	names  map[egress.Name]*named
 	addrs  map[netip.Addr]*bound
-	order  list.List // of *named that no rule spells out; the last asked for in front
+	shares shares // of names that no rule spells out
 	path   Path
 	seen   bool
 	missed time.Time
@@ -57,7 +57,7 @@ type scope struct {
 type named struct {
 	name  egress.Name
 	addrs map[netip.Addr]lease
-	place *list.Element // in order; nil when it is exempt from eviction
+	place place // in the shares; zero when it is exempt from eviction
 }
 
 // lease is how long a name has an address.
@@ -89,7 +89,7 @@ func (b *Bindings) Learn(now time.Time, answers []egress.Binding) {
 func (b *Bindings) scope(name string) *scope {
 	s := b.scopes[name]
 	if s == nil && len(b.scopes) < maxScopes {
-		s = &scope{names: map[egress.Name]*named{}, addrs: map[netip.Addr]*bound{}}
+		s = &scope{names: map[egress.Name]*named{}, addrs: map[netip.Addr]*bound{}, shares: shares{by: map[string]*share{}}}
 		if b.scopes == nil {
 			b.scopes = map[string]*scope{}
 		}
@@ -130,25 +130,20 @@ func (b *Bindings) learn(s *scope, now time.Time, a egress.Binding) {
 	}
 }
 
-// place moves a name to the front of those that may be evicted, and evicts from the end.
+// place moves a name to the front of those that may be evicted, and evicts where there are too many.
 func (b *Bindings) place(s *scope, n *named) {
-	switch {
-	case b.exact[n.name] && n.place != nil:
-		s.order.Remove(n.place)
-		n.place = nil
-	case b.exact[n.name]:
-	case n.place != nil:
-		s.order.MoveToFront(n.place)
-	default:
-		n.place = s.order.PushFront(n)
+	if b.exact[n.name] {
+		s.shares.leave(n)
+		return
 	}
-	for e := s.order.Back(); s.order.Len() > maxNames && e != nil; {
-		victim := e.Value.(*named)
-		e = e.Prev()
-		if victim != n && !victim.pinned() {
-			b.evicted++
-			s.forget(victim)
+	s.shares.renew(n, b.wild.of(n.name))
+	for s.shares.names > maxNames {
+		victim := s.shares.victim(n)
+		if victim == nil {
+			return // all are in use
 		}
+		b.evicted++
+		s.forget(victim)
 	}
 }
 
@@ -185,9 +180,7 @@ func (s *scope) forget(n *named) {
 }
 
 func (s *scope) remove(n *named) {
-	if n.place != nil {
-		s.order.Remove(n.place)
-	}
+	s.shares.leave(n)
 	delete(s.names, n.name)
 }
 
@@ -274,24 +267,29 @@ func (b *Bindings) Sweep(now time.Time) {
 	}
 }
 
-// Keep says which names are exempt from eviction: those that a rule of p spells out.
+// Keep says which names are exempt from eviction, those that a rule of p spells out, and below which wildcards the others
+// are.
 func (b *Bindings) Keep(p *egress.Policy) {
-	exact := map[egress.Name]bool{}
+	exact, wild := map[egress.Name]bool{}, zones{}
 	for _, r := range p.Rules() {
 		for _, e := range r.To {
-			if pattern, ok := e.Host.(egress.Pattern); ok {
-				if n, ok := pattern.Exact(); ok {
-					exact[n] = true
-				}
+			pattern, ok := e.Host.(egress.Pattern)
+			if !ok {
+				continue
+			}
+			if n, ok := pattern.Exact(); ok {
+				exact[n] = true
+			} else {
+				wild.add(pattern)
 			}
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exact = exact
+	b.exact, b.wild = exact, wild
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			if exact[n.name] != (n.place == nil) {
+			if exact[n.name] || n.place.share == nil || n.place.share.zone != wild.of(n.name) {
 				b.place(s, n)
 			}
 		}
