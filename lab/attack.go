@@ -40,7 +40,7 @@ func (m *misses) attack(group, name string, tactics []tactic) {
 	for _, t := range tactics {
 		for _, v6 := range []bool{false, true} {
 			s := shape{v6: v6, name: name}
-			if t.fits != nil && !t.fits(s) {
+			if t.needs != "" || t.fits != nil && !t.fits(s) {
 				continue
 			}
 			m.deny(group, fmt.Sprintf("%s, to %s over %s", t.name, name, family(v6)), found, func(ctx context.Context, try *Try) error {

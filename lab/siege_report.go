@@ -149,6 +149,9 @@ func (r *SiegeReport) writeVoid(p *painter) {
 	for _, t := range r.Void() {
 		name, _, _ := strings.Cut(t.Name, ", over ")
 		name, _, _ = strings.Cut(name, ", with TLS")
+		if t.Needs != "" {
+			name += " (needs " + t.Needs + ")"
+		}
 		void[t.Kind+": a client "+name]++
 	}
 	if len(void) == 0 {
@@ -205,6 +208,7 @@ func (r *SiegeReport) MarshalJSON() ([]byte, error) {
 		Kind      string  `json:"kind"`
 		Name      string  `json:"name"`
 		Source    string  `json:"source"`
+		Needs     string  `json:"needs,omitempty"` // of the server's machine, or the attack is void
 		GSO       bool    `json:"gso"`
 		OK        bool    `json:"ok"`
 		Attack    bool    `json:"attack"`            // false: a legal oddity
@@ -219,7 +223,7 @@ func (r *SiegeReport) MarshalJSON() ([]byte, error) {
 	for i := range r.Trials {
 		t := &r.Trials[i]
 		items[i] = item{
-			Kind: t.Kind, Name: t.Name, Source: t.Source, GSO: t.GSO, OK: t.OK(), Attack: t.Evil != nil,
+			Kind: t.Kind, Name: t.Name, Source: t.Source, Needs: t.Needs, GSO: t.GSO, OK: t.OK(), Attack: t.Evil != nil,
 			Control: t.Control.Reached, Stopped: t.Evil != nil && t.Stopped(), TwinOK: t.Twin.As(false), Seconds: (t.Through.Took + t.Twin.Took).Seconds(),
 		}
 		if t.Through.Denied {

@@ -20,7 +20,8 @@ type tactic struct {
 	evil   play // what must not reach its server; nil makes the tactic a legal oddity
 	twin   play // the same without the lie, which must
 	fits   func(shape) bool
-	quiet  bool // it may be stopped without a word: the client itself has ended what was permitted
+	needs  string // of the server's machine; where it lacks that, the attack fails by itself
+	quiet  bool   // it may be stopped without a word: the client itself has ended what was permitted
 }
 
 // A play is a tactic carried out once.
@@ -72,7 +73,8 @@ type Evasion struct {
 	Kind   string
 	Name   string // reads on after "a client"
 	Source string
-	Evil   *Case // nil of a legal oddity
+	Needs  string // what the server's machine must have, or the attack fails by itself; "" is nothing special
+	Evil   *Case  // nil of a legal oddity
 	Twin   Case
 }
 
@@ -131,7 +133,7 @@ func (t *tactic) evasion(kind string, s shape) Evasion {
 	bind := func(p play) func(context.Context, *Try) error {
 		return func(ctx context.Context, t *Try) error { return p(ctx, t, s) }
 	}
-	e := Evasion{Kind: kind, Name: name, Source: t.source}
+	e := Evasion{Kind: kind, Name: name, Source: t.source, Needs: t.needs}
 	e.Twin = Case{Group: kind, Name: name, Run: bind(t.twin)}
 	if t.evil != nil {
 		e.Evil = &Case{Group: kind, Name: name, Deny: anyDenial, Quiet: true, Run: bind(t.evil)}

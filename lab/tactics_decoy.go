@@ -10,7 +10,8 @@ type decoy struct {
 	source string
 	stamps bool // needs TCP timestamps
 	fits   func(shape) bool
-	reset  bool // it ends the connection, if somebody takes it
+	needs  string // of the server's machine
+	reset  bool   // it ends the connection, if somebody takes it
 	send   func(c *strand, from int) error
 }
 
@@ -44,7 +45,7 @@ func decoyKinds() []decoy {
 		{name: "with an old timestamp", source: "RFC 7323 section 5.3; zapret: ts", stamps: true, send: marked(func(s *segment) { s.oldStamp = true })},
 		{name: "with an MD5 signature", source: "RFC 2385; zapret: md5sig", send: marked(func(s *segment) { s.md5 = true })},
 		{name: "with an MD5 signature and a FIN", source: "CVE-2019-18792", send: marked(func(s *segment) { s.md5 = true; s.flags |= flagFIN })},
-		{name: "with a TCP-AO signature", source: "RFC 5925", send: marked(func(s *segment) {
+		{name: "with a TCP-AO signature", source: "RFC 5925", needs: "a kernel that knows TCP-AO", send: marked(func(s *segment) {
 			s.options = append([]byte{optAO, 16, 1, 1}, make([]byte, 12)...)
 		})},
 		{name: "with an acknowledgement that is too old", source: "RFC 5961 section 5.2", send: marked(func(s *segment) { s.ack = -70000 })},
@@ -121,7 +122,7 @@ func decoysIn(places []decoyPlace) []tactic {
 		}
 		for _, when := range places {
 			all = append(all, tactic{
-				name: "sends a decoy " + d.name + " " + when.words, source: d.source, axes: byFamily | byHello, fits: d.fits, quiet: d.reset,
+				name: "sends a decoy " + d.name + " " + when.words, source: d.source, axes: byFamily | byHello, fits: d.fits, needs: d.needs, quiet: d.reset,
 				evil: side(func(c *strand) error { return when.play(c, d) }).lie(),
 				twin: side(func(c *strand) error { return c.put(c.good, 0, len(c.good), nil) }).truth(),
 			})
