@@ -32,7 +32,7 @@ type peers struct {
 }
 
 // opensslServers is how many connections OpenSSL serves at a time.
-const opensslServers = 12
+const opensslServers = 24
 
 // Ports of the peers, on the loopback of the internet's box.
 const (

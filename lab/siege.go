@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"tidegate.io/tidegate/egress"
 )
 
 // A Siege carries out tactics, each three times: without a gateway, where it must reach its server or proves nothing;
@@ -45,7 +47,7 @@ func (t *Trial) Stopped() bool { return t.Evil == nil || !t.Through.Reached }
 func (t *Trial) OK() bool { return t.Stopped() && t.Twin.As(false) }
 
 // siegeParallel is how many are tried at a time: most of them wait for an answer that does not come.
-const siegeParallel = 48
+const siegeParallel = 40
 
 // Run builds labs, one after the other, and tries everything in them. It works in a process that [Enter] has started, or
 // as root.
@@ -122,9 +124,12 @@ func (s *Siege) run(ctx context.Context, trials []Trial, gso, gateway bool) (mis
 }
 
 // worthAnother reports whether a try that should have arrived did not, and nobody said no: on a busy machine a packet of a
-// client made by hand, which sends nothing again, gets lost. It is tried again, alone. What arrived and must not is never
-// tried again.
-func (r *Result) worthAnother(plain bool) bool { return !r.As(plain) && !r.Reached && !r.Denied }
+// client made by hand, which sends nothing again, gets lost, and clients lose their patience. It is tried again, alone. What
+// arrived and must not is never tried again.
+func (r *Result) worthAnother(plain bool) bool {
+	arrives := plain || len(r.Deny) == 0
+	return arrives && !r.As(plain) && (!r.Denied || r.Reason == egress.ClientLeft)
+}
 
 // cases are what is tried in one lab, and where the results belong.
 func (s *Siege) cases(trials []Trial, gateway bool) (cases []Case, into []*Result) {
