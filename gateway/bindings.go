@@ -18,8 +18,9 @@ const (
 	// maxTTL bounds what a DNS server may ask for (RFC 8767, section 4, caps at days).
 	maxTTL = 24 * time.Hour
 
-	// maxAddrs bounds the addresses of one name, and so what one name can open.
-	maxAddrs = 1000
+	// maxAddrs bounds the addresses of one name, and so what one name can open: a thousand of each family. A large service
+	// gives that many in turn, and an address that is forgotten before its client's SYN is sent again is denied.
+	maxAddrs = 2000
 
 	// maxNames bounds the names of one scope that no rule spells out: with a wildcard, whoever
 	// owns the domain below it can make as many as they like.
