@@ -151,6 +151,61 @@ func FuzzPlanStopsOddPackets(f *testing.F) {
 	})
 }
 
+// FuzzPlanKeepsVerdicts draws later packets of connections in each state. Nothing passes that has not been allowed, but a
+// bare acknowledgement of a connection that is being looked at, and a SYN is judged anew whatever its connection was.
+func FuzzPlanKeepsVerdicts(f *testing.F) {
+	for seed := range uint64(32) {
+		f.Add(seed, seed*3)
+	}
+	f.Fuzz(func(t *testing.T, seed, packets uint64) {
+		d := draw(t, seed, false)
+		r := rand.New(rand.NewPCG(packets, 5))
+		for range 32 {
+			c, p := d.conn(r)
+			c.Proto, p.proto, p.data = egress.TCP, protoTCP, nil
+			p.flags = pick(r, []uint32{flagSYN, flagACK, flagACK | 8, flagACK | flagFIN, flagRST, flagRST | flagACK, flagSYN | flagACK, 0, flagACK | 32, flagSYN | 0xc0, 255})
+			if r.IntN(2) == 0 {
+				p.data = []byte{22}
+			}
+			state := pick(r, []State{Undecided, Allowed, Cut, Held})
+			p.mark = uint32(NewMark(state, 1))
+			what := fmt.Sprintf("%s, then %s to %s with flags %#x and %d bytes", state, p.src, c.Dst, p.flags, len(p.data))
+			got := newMachine(t, d.rs, d.opened).run(p)
+			if msg := d.wrong(t, c, p, state, got); msg != "" {
+				t.Fatalf("%s: %s, %s: %s\n%s", what, got, Mark(p.mark), msg, d.rs)
+			}
+		}
+	})
+}
+
+// wrong says what is wrong with the fate of a later packet, or nothing.
+func (d *drawn) wrong(t *testing.T, c egress.Conn, p *probe, state State, got fate) string {
+	const opening = flagFIN | flagSYN | flagRST | flagACK
+	if p.flags&opening == flagSYN {
+		want, next := want(c, d.policy.Decide(c))
+		switch {
+		case want == queued && len(p.data) > 0:
+			want = dropped
+		case want == passes && !d.alone(t, Mark(p.mark).Rule(), c):
+			return "it rides a rule that does not permit it"
+		}
+		if got != want || next != Undecided && Mark(p.mark).State() != next {
+			return fmt.Sprintf("a SYN is judged anew: want %s, %s", want, next)
+		}
+		return ""
+	}
+	switch bare := p.flags == flagACK && len(p.data) == 0; {
+	case c.Dst.Port() == 53: // translated at its first packet, which this is not
+	case state == Allowed && got != passes:
+		return "it was allowed"
+	case state == Held && got != queued && !(bare && got == passes) && !(got == dropped && p.flags&flagSYN != 0 && len(p.data) > 0):
+		return "it is being looked at"
+	case (state == Cut || state == Undecided) && got != dropped:
+		return "nobody allowed it"
+	}
+	return ""
+}
+
 // makeOdd changes a packet so that it must not be forwarded.
 func (p *probe) makeOdd(r *rand.Rand) {
 	switch r.IntN(6) {
