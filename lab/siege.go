@@ -27,6 +27,8 @@ type Siege struct {
 	// Progress takes what is not the report; Live says that it is a terminal.
 	Progress io.Writer
 	Live     bool
+
+	again int // tries that were repeated
 }
 
 // A Trial is what came of one evasion.
@@ -68,7 +70,7 @@ func (s *Siege) Run(ctx context.Context) (*SiegeReport, error) {
 		}
 		report.Trials = append(report.Trials, trials...)
 	}
-	report.Took = time.Since(began)
+	report.Again, report.Took = s.again, time.Since(began)
 	return report, nil
 }
 
@@ -119,6 +121,7 @@ func (s *Siege) run(ctx context.Context, trials []Trial, gso, gateway bool) (mis
 			return nil, err
 		}
 		*into[i] = l.try(ctx, r.Case, l.Node(1+i%2), flows)
+		s.again++
 	}
 	return l.Missing(), nil
 }

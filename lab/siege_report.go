@@ -18,6 +18,7 @@ type SiegeReport struct {
 	Quick   bool
 	Trials  []Trial
 	Missing []string // servers that were not installed
+	Again   int      // tries that were repeated, alone: what should have arrived did not, and nobody had refused it
 	Took    time.Duration
 }
 
@@ -198,6 +199,9 @@ func (r *SiegeReport) writeVerdict(p *painter, all KindCount) {
 	for _, m := range r.Missing {
 		fmt.Fprintf(p, "%s is not installed: the lab's own server stood in for it\n", m)
 	}
+	if r.Again > 0 {
+		fmt.Fprintf(p, "%d tries that should have arrived, and that nobody refused, were repeated alone\n", r.Again)
+	}
 	fmt.Fprintf(p, "%s  %d of %d attacks were stopped; %d of %d honest twins and %d of %d legal oddities passed; %s\n",
 		p.paint(code, word), all.Stopped, all.Attacks, all.Passed, all.Twins, all.OddOK, all.Odd, round(r.Took))
 }
@@ -235,6 +239,6 @@ func (r *SiegeReport) MarshalJSON() ([]byte, error) {
 	}
 	counts := r.Counts()
 	return json.Marshal(map[string]any{
-		"ok": r.OK(), "quick": r.Quick, "seconds": r.Took.Seconds(), "missing": r.Missing, "families": counts, "all": sum(counts), "cases": items,
+		"ok": r.OK(), "quick": r.Quick, "seconds": r.Took.Seconds(), "missing": r.Missing, "again": r.Again, "families": counts, "all": sum(counts), "cases": items,
 	})
 }
