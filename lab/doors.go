@@ -53,7 +53,7 @@ func serverOf(name string) string {
 
 // webOf is the permitted web server for a shape.
 func webOf(s shape) string {
-	if serverOf(s.name) == serverNginx || s.v6 {
+	if serverOf(s.name) == serverNginx {
 		return webDoorNginx
 	}
 	return webDoorGo

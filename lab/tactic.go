@@ -38,9 +38,10 @@ type shape struct {
 type axes uint8
 
 const (
-	byFamily  axes = 1 << iota // IPv4 and IPv6
-	byHello                    // TLS 1.2, 1.3, and 1.3 with a post-quantum key
-	rotating3                  // the kinds of hello in turn instead
+	byFamily    axes = 1 << iota // IPv4 and IPv6
+	byHello                      // TLS 1.2, 1.3, and 1.3 with a post-quantum key
+	rotating3                    // the kinds of hello in turn instead
+	byWebServer                  // the web servers of Go and nginx
 )
 
 // A Kind is one family of tactics, in its own file.
@@ -109,8 +110,10 @@ func (t *tactic) shapes(turn *int) []shape {
 			*turn++
 			s := shape{v6: v6, kind: kind, name: frontDoors[(*turn+*turn/int(numHelloKinds))%len(frontDoors)]}
 			switch {
-			case v6 && t.axes&byFamily == 0, kind > 0 && t.axes&byHello == 0:
+			case v6 && t.axes&byFamily == 0, kind > 1 && t.axes&byHello == 0, kind > 0 && t.axes&(byHello|byWebServer) == 0:
 				continue
+			case t.axes&byWebServer != 0:
+				s.name, s.kind = frontDoors[2*int(kind)], tls13
 			case t.axes&rotating3 != 0:
 				s.kind = helloKind(*turn/int(numHelloKinds)) % numHelloKinds
 			}
@@ -126,6 +129,9 @@ func (t *tactic) evasion(kind string, s shape) Evasion {
 	name := t.name
 	if t.axes&(byHello|rotating3) != 0 {
 		name = fmt.Sprintf("%s, with %s, to %s", name, s.kind, serverOf(s.name))
+	}
+	if t.axes&byWebServer != 0 {
+		name = fmt.Sprintf("%s, to %s", name, serverOf(s.name))
 	}
 	if t.axes&byFamily != 0 {
 		name = fmt.Sprintf("%s, over %s", name, family(s.v6))

@@ -59,7 +59,7 @@ func requestTactics() []tactic {
 // webRequest is a tactic that says text, in which HOST and EVIL stand for names and TOKEN for the proof. Its twin is the
 // plainest request on a connection of its own.
 func webRequest(name, source, text string) tactic {
-	return tactic{name: name, source: source, axes: byFamily,
+	return tactic{name: name, source: source, axes: byFamily | byWebServer,
 		evil: func(ctx context.Context, t *Try, s shape) error {
 			return t.converse(ctx, t.target(ctx, webOf(s), s.v6, 80), fill(text, webOf(s), t))
 		},
@@ -100,7 +100,7 @@ func legalRequests() []tactic {
 		{"asks with 60 headers", "RFC 9110 section 5", "GET / HTTP/1.1\r\n" + host + strings.Repeat("X-More: 1\r\n", 60) + proof + "\r\n", 1},
 		{"asks what the server can", "RFC 9110 section 9.3.7", "OPTIONS * HTTP/1.1\r\n" + host + proof + "\r\n", 1},
 	} {
-		all = append(all, tactic{name: r.name, source: r.source, axes: byFamily, twin: asks(r.text, r.answers)})
+		all = append(all, tactic{name: r.name, source: r.source, axes: byFamily | byWebServer, twin: asks(r.text, r.answers)})
 	}
 	return all
 }
