@@ -89,6 +89,9 @@ e2e: test-bin ## a real node, tunnel and API server behind the real gateway; as 
 e2e-short: test-bin ## the shortest of them: the node is ready, its pod runs and is heard
 	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -short -timeout 5m ./e2e
 
+prove: build ## every attack in every form; the outcome is in results.json
+	bin/tidegate lab --attack --results results.json
+
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
