@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook prove soak fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short prove soak fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -40,7 +40,7 @@ cross: ## the binary is static, and builds where people write rules
 LOADED := ./kernel ./lab ./check ./export ./cmd/tidegate
 
 unit: build ## all tests with the race detector; fuzz seeds are among them
-	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LOADED))")
+	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -vxF "$$($(GO) list $(LOADED) ./e2e)")
 	TIDEGATE_NETNS=required $(GO) test -race -timeout 25m -p 1 $(LOADED)
 
 # Each format is read by the programs it is for. Two of these are in no package and
@@ -73,13 +73,27 @@ test-exporters: $(TOFU) $(AZURERM) $(BICEP) ## what export writes, read by the p
 test-peers: $(BICEP) ## the quick part of it: no Terraform and no API server
 	cd export/peers && TIDEGATE_REQUIRE=1 $(GO) test -skip 'TestTerraform|TestKubernetes' .
 
-test-webhook: ## the webhook against Helm's engine and the API server's own evaluation; a module of its own
+test-webhook: ## the webhook against Helm's engine and, once test-bin has run, a real API server; a module of its own
 	cd deploy/webhook/peers && $(GO) test .
+
+test-bin: ## etcd, the API server, the kubelet, containerd, konnectivity, kubectl: built once, into bin/parts
+	scripts/setup
+	scripts/setup-e2e
+	scripts/test-bin
+
+e2e: test-bin ## a real node, tunnel and API server behind the real gateway; as root
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -timeout 20m ./e2e
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -run 'TestWebhookRenews|TestClocks' ./cmd/tidegate
+	cd deploy/webhook/peers && TIDEGATE_E2E=required $(GO) test .
+
+e2e-short: test-bin ## the shortest of them: the node is ready, its pod runs and is heard
+	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -short -timeout 5m ./e2e
 
 FOR ?= 10m
 SOAK_SEED ?= 0
 
-prove: build ## what must hold, held: faults around a running gateway; results.json, and the table of docs/reliability.md
+prove: build ## what must hold, held: attacks, and faults around a running gateway; results.json, and the table of docs/reliability.md
+	bin/tidegate lab --attack $(PROVE) --results results.json
 	bin/tidegate lab faults $(PROVE) --results results.json $(if $(PROVE),,--markdown docs/reliability.md)
 
 soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memory, goroutines and descriptors
@@ -88,7 +102,7 @@ soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memo
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
-bench: ## the benchmarks of the hot functions
+bench: build ## what a connection costs beside peers: figures, results.json and docs/performance.md
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 clean:

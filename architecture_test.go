@@ -38,6 +38,9 @@ var mayImport = map[string][]string{
 
 	"deploy/webhook/chart": {},
 
+	"e2e":     {},
+	"e2e/app": {},
+
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},
 }

@@ -82,13 +82,19 @@ func start(t *testing.T, f *file) (*Log, func()) {
 	}
 }
 
+// settle waits, in a bubble, until the writer has rested and written.
+func settle() {
+	time.Sleep(gather)
+	synctest.Wait()
+}
+
 func TestEveryFlowIsALine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f file
 		l, stop := start(t, &f)
 		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
 		l.Record(flow("10.0.0.1:2", egress.Deny, egress.NoRule))
-		synctest.Wait()
+		settle()
 		if lines := f.lines(t); len(lines) != 2 || lines[1]["reason"] != "no-rule" || lines[1]["src"] != "10.0.0.1:2" {
 			t.Errorf("lines %v", lines)
 		}
@@ -109,7 +115,7 @@ func TestDenialsOfOneSourceAreJoined(t *testing.T) {
 		l.Record(flow("10.0.0.2:1", egress.Deny, egress.QUIC))
 		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
 		time.Sleep(summaryEvery)
-		synctest.Wait()
+		settle()
 		lines := f.lines(t)
 		last := lines[len(lines)-1]
 		if last["event"] != "suppressed" || last["count"] != 500.0 || last["src"] != "10.0.0.1" || last["reason"] != "no-rule" {
@@ -160,11 +166,11 @@ func TestABrokenFileIsToldAndTriedAgain(t *testing.T) {
 		f.set(full)
 		for range 3 {
 			l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
-			synctest.Wait()
+			settle()
 		}
 		f.set(nil)
 		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
-		synctest.Wait()
+		settle()
 		cancel()
 		if err := <-done; err != nil {
 			t.Fatal(err)
@@ -197,7 +203,7 @@ func TestAFullDiskIsCounted(t *testing.T) {
 					l.Record(flow("10.0.0.2:1", egress.Deny, egress.NoRule))
 				}
 				time.Sleep(summaryEvery + time.Second) // nor can this be said
-				synctest.Wait()
+				settle()
 				f.set(nil)
 				stop()
 				var have, suppressed, lost float64
@@ -228,12 +234,12 @@ func TestAFileThatCannotBeOpenedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f file
 		l, stop := start(t, &f)
-		synctest.Wait()
+		settle()
 		var told []error
 		l.Failed = func(err error) { told = append(told, err) }
 		l.Open = func() (io.WriteCloser, error) { return nil, errors.New("no such directory") }
 		l.Reopen()
-		synctest.Wait()
+		settle()
 		l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
 		stop()
 		if len(f.lines(t)) != 1 || len(told) != 1 || l.Stats() != (Stats{Written: 1}) {
@@ -251,7 +257,7 @@ func TestWatchersMissOnlyWhatTheyWatch(t *testing.T) {
 			l.Record(flow("10.0.0.1:1", egress.Allow, egress.ByNameRule))
 		}
 		l.Record(flow("10.0.0.1:1", egress.Deny, egress.NoRule))
-		synctest.Wait()
+		settle()
 		if len(w.Flows) != 1 || w.Missed() != 0 {
 			t.Errorf("%d flows, %d missed", len(w.Flows), w.Missed())
 		}
@@ -283,10 +289,10 @@ func TestRotation(t *testing.T) {
 		go func() { done <- l.Run(ctx) }()
 		for i := range files {
 			l.Record(flow(fmt.Sprintf("10.0.0.1:%d", i+1), egress.Allow, egress.ByNameRule))
-			synctest.Wait()
+			settle()
 			if i == 0 {
 				l.Reopen()
-				synctest.Wait()
+				settle()
 			}
 		}
 		cancel()
@@ -307,10 +313,10 @@ func TestLastAndWatch(t *testing.T) {
 		for i := range maxKept + 10 {
 			l.Record(flow(fmt.Sprintf("10.0.0.1:%d", i+1), egress.Allow, egress.ByNameRule))
 			if i%100 == 0 {
-				synctest.Wait()
+				settle()
 			}
 		}
-		synctest.Wait()
+		settle()
 		last := l.Last(2, nil)
 		if len(last) != 2 || last[0].Conn.Src.Port() != maxKept+10 || last[1].Conn.Src.Port() != maxKept+9 {
 			t.Errorf("last %v", last)
@@ -322,7 +328,7 @@ func TestLastAndWatch(t *testing.T) {
 			t.Errorf("watched %v, missed %d", f.Conn, w.Missed())
 		}
 		cancel()
-		synctest.Wait()
+		settle()
 		if len(l.watch.all) != 0 {
 			t.Error("the watcher is still there")
 		}

@@ -1,7 +1,6 @@
 package flowlog
 
 import (
-	"encoding/json"
 	"io"
 
 	"tidegate.io/tidegate/egress"
@@ -22,11 +21,7 @@ type lines struct {
 
 // add buffers the line of f.
 func (o *lines) add(f egress.Flow) {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return // no value of a Flow makes it fail
-	}
-	o.buf = append(append(o.buf, b...), '\n')
+	o.buf = append(f.AppendJSON(o.buf), '\n')
 	o.ends = append(o.ends, len(o.buf))
 }
 

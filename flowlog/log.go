@@ -25,6 +25,10 @@ const (
 	// maxKept is how many flows are kept in memory for questions about the recent past.
 	maxKept = 4096
 
+	// gather is how long the writer rests after it has written: what comes meanwhile is
+	// written at once, and wakes nobody.
+	gather = 10 * time.Millisecond
+
 	// summaryEvery is how often lines say how much was left out.
 	summaryEvery = 10 * time.Second
 )
@@ -126,7 +130,18 @@ func (l *Log) Run(ctx context.Context) error {
 		}
 		if len(l.waiting) == 0 {
 			l.flush(out)
+			rest(ctx)
 		}
+	}
+}
+
+// rest waits for gather, or until ctx is done.
+func rest(ctx context.Context) {
+	t := time.NewTimer(gather)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 

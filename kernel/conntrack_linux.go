@@ -22,6 +22,9 @@ type Tracker struct {
 	lost   atomic.Uint64
 }
 
+// endings is how ends of connections are read: they are for the record, and may wait.
+var endings = reading{count: 64, size: 4 << 10, rest: 10 * time.Millisecond}
+
 // trackerBuffer holds the ends of some ten thousand connections that go at once.
 const trackerBuffer = 16 << 20
 
@@ -63,7 +66,7 @@ func (t *Tracker) Lost() uint64 { return t.lost.Load() }
 // Run calls ended for every marked connection that ends, until ctx is done, and
 // then returns nil.
 func (t *Tracker) Run(ctx context.Context, ended func(Flow)) error {
-	err := t.events.follow(ctx, &t.lost, func(h unix.NlMsghdr, body []byte) {
+	err := t.events.follow(ctx, endings, &t.lost, func(h unix.NlMsghdr, body []byte) {
 		if h.Type != typeConntrackDelete || len(body) < nfgenLen {
 			return
 		}

@@ -62,7 +62,7 @@ func (l *Log) Lost() uint64 { return l.lost.Load() }
 
 // Run calls each for every report until ctx is done, and then returns nil.
 func (l *Log) Run(ctx context.Context, each func(Denial)) error {
-	err := l.sock.follow(ctx, &l.lost, func(h unix.NlMsghdr, body []byte) {
+	err := l.sock.follow(ctx, atOnce, &l.lost, func(h unix.NlMsghdr, body []byte) {
 		if h.Type != typeLogPacket || len(body) < nfgenLen {
 			return
 		}
@@ -90,26 +90,42 @@ func readDenial(attrs []byte) (d Denial, ok bool) {
 	return d, ok && len(d.Payload) > 0
 }
 
+// reading says how follow reads: so many datagrams at once, each of a size, and how
+// long it rests when it has read all, so that what comes meanwhile wakes nobody.
+type reading struct {
+	count, size int
+	rest        time.Duration
+}
+
+// atOnce is for what cannot wait.
+var atOnce = reading{count: 1, size: 1 << 16}
+
 // follow reads what the kernel sends by itself, until ctx is done.
-func (s *socket) follow(ctx context.Context, lost *atomic.Uint64, each func(unix.NlMsghdr, []byte)) error {
+func (s *socket) follow(ctx context.Context, how reading, lost *atomic.Uint64, each func(unix.NlMsghdr, []byte)) error {
 	if err := s.file.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, s.interrupt)
 	defer stop()
-	buf := make([]byte, 1<<16)
+	in := newDatagrams(how.count, how.size)
 	for ctx.Err() == nil {
-		n, err := s.receive(buf)
+		n, err := s.receiveMany(in)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			lost.Add(1)
+			continue
 		case errors.Is(err, unix.EINTR), errors.Is(err, os.ErrDeadlineExceeded):
+			continue
 		case err != nil:
 			return fmt.Errorf("read: %w", err)
-		default:
-			for h, body := range headers(buf[:n]) {
+		}
+		for i := range n {
+			for h, body := range headers(in.datagram(i)) {
 				each(h, body)
 			}
+		}
+		if n < how.count {
+			time.Sleep(how.rest)
 		}
 	}
 	return nil

@@ -106,7 +106,9 @@ func (q *Queue) configure(o QueueOptions) error {
 // the rules say bypass.
 func (q *Queue) Close() error { return q.sock.close() }
 
-// Run reads until ctx is done and then returns nil. It does not close the queue.
+// Run reads until ctx is done and then returns nil. It does not close the queue. While
+// the kernel forwards what a batch of verdicts lets go, Run keeps its processor from other
+// goroutines: a program gives each queue one more of them (runtime.GOMAXPROCS).
 func (q *Queue) Run(ctx context.Context, h Handler) error {
 	if h.Every == 0 {
 		h.Every = defaultTick
@@ -229,7 +231,7 @@ func (q *Queue) flush() error {
 	if len(q.out) == 0 {
 		return nil
 	}
-	err := q.sock.send(q.out)
+	err := q.sock.sendNow(q.out)
 	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) {
 		return nil // kept, and tried again with the next
 	}

@@ -37,7 +37,7 @@ func (w *Watch) Close() error { return w.sock.close() }
 func (w *Watch) Run(ctx context.Context, changed func()) error {
 	var lost atomic.Uint64
 	seen := uint64(0)
-	err := w.sock.follow(ctx, &lost, func(h unix.NlMsghdr, _ []byte) {
+	err := w.sock.follow(ctx, atOnce, &lost, func(h unix.NlMsghdr, _ []byte) {
 		removal := false
 		switch h.Type &^ (unix.NFNL_SUBSYS_NFTABLES << 8) {
 		case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE:

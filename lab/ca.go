@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -89,6 +88,19 @@ func (ca *CA) Leaf(name string, addr netip.Addr) (*tls.Certificate, error) {
 	if c := ca.leaves[id]; c != nil {
 		return c, nil
 	}
+	c, err := ca.Sign(name, addr)
+	if err != nil {
+		return nil, err
+	}
+	if len(ca.leaves) >= maxLeaves {
+		clear(ca.leaves)
+	}
+	ca.leaves[id] = c
+	return c, nil
+}
+
+// Sign makes a certificate such as Leaf's, for any number of addresses, and does not keep it.
+func (ca *CA) Sign(name string, addrs ...netip.Addr) (*tls.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, err
@@ -98,8 +110,10 @@ func (ca *CA) Leaf(name string, addr netip.Addr) (*tls.Certificate, error) {
 		NotBefore:    ca.cert.NotBefore,
 		NotAfter:     ca.cert.NotAfter,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		IPAddresses:  []net.IP{addr.AsSlice()},
 		DNSNames:     []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
+	}
+	for _, a := range addrs {
+		tmpl.IPAddresses = append(tmpl.IPAddresses, a.AsSlice())
 	}
 	if name != "" {
 		tmpl.DNSNames = append(tmpl.DNSNames, name)
@@ -109,10 +123,5 @@ func (ca *CA) Leaf(name string, addr netip.Addr) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign a certificate for %q: %w", name, err)
 	}
-	if len(ca.leaves) >= maxLeaves {
-		clear(ca.leaves)
-	}
-	c := &tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: ca.leaf}
-	ca.leaves[id] = c
-	return c, nil
+	return &tls.Certificate{Certificate: [][]byte{der, ca.cert.Raw}, PrivateKey: ca.leaf}, nil
 }

@@ -5,6 +5,8 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -32,10 +34,19 @@ type Config struct {
 	Clusters []egress.Cluster
 	// Private lists names with an address inside the virtual network; see [Zone].
 	Private []string
+	// HTTP answers requests in place of the lab's web servers, over HTTP and HTTPS; false leaves one to them. Nil: all.
+	HTTP func(w http.ResponseWriter, r *http.Request) bool
+	// APIServer takes each TLS connection to an address of a cluster's API server, its ClientHello still to be read, and
+	// closes it. Nil: the lab imitates an API server.
+	APIServer func(c net.Conn)
 	// Watch is told what the servers see, as [Record] has it.
 	Watch func(*Seen)
 	// NoGSO makes every packet one that a wire would carry. With GSO on, veth carries a whole ClientHello as one.
 	NoGSO bool
+	// Peers starts OpenSSL and nginx behind the names that [AttackRules] permits, as far as they are installed.
+	Peers bool
+	// Parallel is how many cases are tried at a time; 0 is some.
+	Parallel int
 }
 
 // A Lab is running. Its methods may be called from any number of goroutines.
@@ -48,10 +59,12 @@ type Lab struct {
 	boxes  *boxes
 	nodes  [2]*Node
 	server *server
+	peers  *peers // nil without Config.Peers
 
 	mu      sync.Mutex
 	gateway *process
 	room    *room // the gateway's
+	apart   []*Node
 }
 
 // Start builds the lab and starts everything in it. The caller closes it. It needs power over network namespaces: as
@@ -69,9 +82,15 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 	if l.boxes, err = build(ownRanges(conf.Rules), !conf.NoGSO); err != nil {
 		return nil, err
 	}
-	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI)
+	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI, l.relay)
+	l.server.also, l.server.api = conf.HTTP, conf.APIServer
 	if err := l.settle(); err != nil {
 		return nil, err
+	}
+	if conf.Peers {
+		if err := l.startPeers(); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.serve(); err != nil {
 		return nil, err
@@ -193,6 +212,9 @@ func (l *Lab) DoInternet(f func() error) error { return l.boxes.internet.Do(f) }
 // DoGateway runs f inside the gateway's box.
 func (l *Lab) DoGateway(f func() error) error { return l.boxes.gateway.Do(f) }
 
+// DNSElsewhere makes the cluster's DNS answer by itself, past the gateway, or ask through it again.
+func (l *Lab) DNSElsewhere(on bool) { l.server.ownDNS.Store(on) }
+
 // Saw waits until a server has got a complete message that holds token, and returns what was got; nil once ctx is done.
 func (l *Lab) Saw(ctx context.Context, token []byte) []Seen { return l.Record.Wait(ctx, Got(token)) }
 
@@ -218,6 +240,13 @@ func (l *Lab) Close() {
 		if n != nil {
 			n.room.close()
 		}
+	}
+	for _, n := range l.apart {
+		n.room.close()
+		_ = n.ns.Close()
+	}
+	if l.peers != nil {
+		l.peers.room.close()
 	}
 	if l.room != nil {
 		l.room.close()

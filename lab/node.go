@@ -140,3 +140,21 @@ func (n *Node) Ask(ctx context.Context, network string, server netip.AddrPort, n
 
 // Start starts cmd on the node, with the lab's DNS and CA; it dies with the lab. The caller waits for it.
 func (n *Node) Start(cmd *exec.Cmd) error { return n.room.start(cmd) }
+
+// Apart makes a box with no cable to anything, which goes with the lab: for servers that only this process reaches, by
+// [Node.Dial] to 127.0.0.1. Its files are those of the machine.
+func (l *Lab) Apart(name string) (*Node, error) {
+	ns, err := netns.New()
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	room, err := newRoom(ns, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make %s: %w", name, err), ns.Close())
+	}
+	n := &Node{Name: name, Addrs: [2]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}, ns: ns, room: room}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.apart = append(l.apart, n)
+	return n, nil
+}

@@ -109,7 +109,7 @@ func (l *Lab) listen(ports []uint16) error {
 }
 
 func listen(network, address string) (net.Listener, error) {
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1} // whether an idle connection lives is the gateway's to show
 	lc.SetMultipathTCP(false)
 	return lc.Listen(context.Background(), network, address)
 }

@@ -28,6 +28,9 @@ func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		s.tunnel(w, r)
 		return
 	}
+	if s.also != nil && s.also(w, r) {
+		return
+	}
 	if s.isAPI(dialled.Addr()) {
 		serveAPI(w, r)
 		return

@@ -25,8 +25,9 @@ const (
 	maxReview = 4 << 20
 
 	// maxReviews bounds the reviews that are read at the same time, and so the
-	// memory that a flood of them can take.
-	maxReviews = 32
+	// memory that a flood of them can take: one of the largest takes some 20 MiB.
+	// A usual one takes a tenth of a millisecond, so that few are many.
+	maxReviews = 8
 
 	// waitAtMost is how long a review waits for its turn. The API server goes on
 	// without an answer after two seconds; a late one is of no use to anyone.

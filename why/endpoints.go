@@ -12,11 +12,11 @@ import (
 // forms are the ways in which messages name a destination: the groups are proto, host and port, as far as they are there.
 var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)(?P<proto>https?)://(?P<host>[a-z0-9][a-z0-9.-]*|\[[0-9a-f:]+\])(?::(?P<port>\d{1,5}))?`),
-	regexp.MustCompile(`(?i)\blookup (?P<host>[a-z0-9][a-z0-9.-]*)`),
+	regexp.MustCompile(`(?i)\blookup (?:of )?(?P<host>[a-z0-9][a-z0-9.-]*)`),
 	regexp.MustCompile(`(?i)dial tcp:? (?P<host>[a-z0-9][a-z0-9.-]*|\[[0-9a-f:]+\]):(?P<port>\d{1,5})`),
 	regexp.MustCompile(`(?i)->(?P<host>[0-9.]+|\[[0-9a-f:]+\]):(?P<port>\d{1,5})`),
 	regexp.MustCompile(`(?i)(?:connect to|connection to|connected to|connecting to) (?P<host>[a-z0-9][a-z0-9.-]*\.[a-z0-9-]+)(?: \([^)]*\))?(?: port |:)(?P<port>\d{1,5})`),
-	regexp.MustCompile(`(?i)(?:resolve host:?|resolving|getaddrinfo \w+|can't find|cannot find|can't resolve|nslookup(?: -\S+)*) '?(?P<host>[a-z0-9][a-z0-9.-]*\.[a-z0-9-]+)`),
+	regexp.MustCompile(`(?i)(?:resolve host:?|could not resolve|resolving|getaddrinfo \w+|can't find|cannot find|can't resolve|nslookup(?: -\S+)*) '?(?P<host>[a-z0-9][a-z0-9.-]*\.[a-z0-9-]+)`),
 	regexp.MustCompile(`(?i)SSL_connect[^\n]* to (?P<host>[a-z0-9.-]+):(?P<port>\d{1,5})`),
 	regexp.MustCompile(`(?i)to (?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)+):(?P<port>\d{1,5})\b`),
 	regexp.MustCompile(`(?i)remote name could not be resolved: '(?P<host>[a-z0-9.-]+)'`),

@@ -40,11 +40,15 @@ const (
 func Read(r io.Reader) ([]Finding, error) {
 	var found []Finding
 	at := map[string]int{}
+	var connected []egress.Endpoint
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	for n := 1; lines.Scan(); n++ {
-		f, ok := read(lines.Text())
+		f, ok := read(lines.Text(), connected)
 		if !ok {
+			if strings.HasPrefix(lines.Text(), curlConnected) {
+				connected = endpointsOf(lines.Text())
+			}
 			continue
 		}
 		key := fmt.Sprint(f.Step.ID, f.Way.ID, f.Endpoints)
@@ -79,8 +83,20 @@ func (f *Finding) again(o Finding) {
 // unquote takes one level of JSON's quoting away, for JSON within JSON.
 var unquote = strings.NewReplacer(`\n`, " ", `\"`, `"`, `\\`, `\`)
 
+// How curl -v, with which nodes ask, says that an address failed, which it goes on to tell by name, what it is connected to,
+// and afterwards, without the name, how that failed.
+const (
+	curlTried     = "* connect to "
+	curlConnected = "* Connected to "
+	curlFailed    = "curl: ("
+)
+
 // read looks at one line. It is worth telling if it says what was being done, or how something that it names failed.
-func read(line string) (Finding, bool) {
+// connected is what curl has named before.
+func read(line string, connected []egress.Endpoint) (Finding, bool) {
+	if strings.HasPrefix(line, curlTried) {
+		return Finding{}, false
+	}
 	if strings.IndexByte(line, '\\') >= 0 {
 		line = unquote.Replace(line)
 	}
@@ -96,6 +112,9 @@ func read(line string) (Finding, bool) {
 		f.Text = strings.ToValidUTF8(f.Text[:maxText], "") + "…"
 	}
 	if !known {
+		if len(f.Endpoints) == 0 && strings.HasPrefix(f.Text, curlFailed) {
+			f.Endpoints = connected
+		}
 		return f, len(f.Endpoints) > 0
 	}
 	f.Endpoints = fit(f.Endpoints, step)
@@ -112,10 +131,18 @@ func read(line string) (Finding, bool) {
 	return f, true
 }
 
-// fit drops addresses where a name is told too, and for what stays inside everything.
+// timePort is NTP's.
+var timePort = egress.Ports{First: 123, Last: 123}
+
+// fit drops addresses where a name is told too, and for what stays inside everything. Time has a protocol of its own.
 func fit(es []egress.Endpoint, s Step) []egress.Endpoint {
 	if s.Inside || s.ID == "api-by-address" || s.ID == "tunnel" {
 		return nil
+	}
+	if s.ID == "time" {
+		for i, e := range es {
+			es[i] = egress.Endpoint{Proto: egress.UDP, Host: e.Host, Ports: timePort}
+		}
 	}
 	if slices.ContainsFunc(es, named) {
 		return slices.DeleteFunc(es, func(e egress.Endpoint) bool { return !named(e) })

@@ -58,7 +58,7 @@ var steps = []Step{
 		Means: "Security patches of the node could not be fetched (node OS channel SecurityPatch).", To: []string{snapshot}},
 	{ID: "apt", match: phrases{"failed to fetch http", "some index files failed", "<apt-get>…fail", "<apt>…fail"}, mention: phrases{"archive.ubuntu.com", "security.ubuntu.com"},
 		Means: "Packages could not be fetched with apt; a node that runs goes on without the updates, one that boots may need them.", To: []string{archive, security}},
-	{ID: "time", match: phrases{"chronyd…could not", "chronyd…can't", "timesyncd…timed out", "clock skew"}, mention: phrases{"ntp.ubuntu.com"},
+	{ID: "time", match: phrases{"chronyd…could not", "chronyd…can't", "timesyncd…timed out", "ntpdig: lookup of", "ntpdig: no eligible servers", "clock skew"}, mention: phrases{"ntp.ubuntu.com"},
 		Means: "The clock could not be set from a time server; nodes made since 2021 take the time from the host.", To: []string{"udp://ntp.ubuntu.com:123"}},
 	{ID: "vm-extension", match: phrases{"vmextensionprovisioningerror", "vmextensionprovisioningtimeout", "vmextensionhandlernontransienterror", "vmsscse…fail"},
 		Means: "The node's bootstrap failed; the exit code behind it says which step, and is in the extension's message or in /var/log/azure/cluster-provision.log.",

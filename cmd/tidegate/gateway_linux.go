@@ -303,6 +303,8 @@ func (b *box) openKernel(open *closers) (err error) {
 }
 
 func (b *box) openQueues(open *closers) error {
+	// A queue holds its processor while the kernel forwards (Queue.Run), so each gets one.
+	runtime.GOMAXPROCS(runtime.NumCPU() + queueCount())
 	for i := range queueCount() {
 		if err := b.openQueue(uint16(firstQueue+i), kernel.QueueOptions{}, open); err != nil {
 			return err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"net/netip"
+	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -86,5 +88,44 @@ func TestRunningIsBoundedAndForgets(t *testing.T) {
 	}
 	if over := r.keep(map[tuple]bool{at: true}, f.Time.Add(1)); len(over) != 0 || r.len() != 1 {
 		t.Error("one that lives is over")
+	}
+}
+
+// A flow comes back as it was, but for the names that its address had besides its own.
+func TestARunningFlowIsRememberedWhole(t *testing.T) {
+	for _, ends := range [][2]string{{"10.0.0.1:1", "20.1.2.3:443"}, {"[2001:db8::1]:1", "[2001:db8::2]:443"}} {
+		f := liveFlow("10.0.0.1:1", egress.ByNameRule, "mcr.microsoft.com")
+		f.Conn.Src, f.Conn.Dst = netip.MustParseAddrPort(ends[0]), netip.MustParseAddrPort(ends[1])
+		f.Time, f.Policy, f.Cluster, f.Observed, f.Verdict.Rule = time.Unix(7, 9), "p1", "prod", true, &egress.Rule{ID: "mcr"}
+		f.Conn.Literal, f.Conn.API, f.Conn.Strict = true, true, true
+		var r running
+		r.add(f)
+		if got, ok := r.decided(tupleOf(f.Conn)); !ok || !reflect.DeepEqual(got, f) {
+			t.Errorf("got  %+v\nwant %+v", got, f)
+		}
+	}
+}
+
+// BenchmarkRunning shows what the process remembers of a decided connection, in bytes.
+func BenchmarkRunning(b *testing.B) {
+	const flows = 100_000
+	bytes := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		before := bytes()
+		var r running
+		src := netip.MustParseAddr("10.0.0.1")
+		for range flows {
+			f := liveFlow("10.0.0.1:1", egress.ByNameRule, "mcr.microsoft.com")
+			src = src.Next()
+			f.Conn.Src = netip.AddrPortFrom(src, 1)
+			r.add(f)
+		}
+		b.ReportMetric(float64(bytes()-before)/flows, "B/flow")
+		runtime.KeepAlive(&r)
 	}
 }

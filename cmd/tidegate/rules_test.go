@@ -71,7 +71,7 @@ func TestEveryStatementIsAccountedFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := testNames(t, "../../aks", "../../egress")
+	tests := testNames(t, ".", "../../aks", "../../egress", "../../e2e", "../../deploy/webhook/peers")
 	for _, name := range regexp.MustCompile(`\bTest\w+`).FindAllString(string(doc), -1) {
 		if !tests[name] {
 			t.Errorf("there is no test %s", name)

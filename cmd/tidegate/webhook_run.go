@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -82,6 +83,11 @@ const (
 
 	// finishWithin is how long requests may go on when the process is to end.
 	finishWithin = 5 * time.Second
+
+	// window is how much of a review may come before it is the review's turn: the
+	// least that HTTP/2 has. Go's own is sixteen times that, for each connection
+	// that anybody in the cluster opens.
+	window = 64 << 10
 )
 
 // listenAndRun opens the addresses, and serves until ctx is done.
@@ -138,7 +144,8 @@ func (s *webhookServer) serveReviews(ctx context.Context, group *errgroup.Group,
 	server := &http.Server{
 		Handler: mux, ReadTimeout: reviewTimeout, WriteTimeout: 2 * reviewTimeout, IdleTimeout: keepIdle,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: watcher.GetCertificate},
-		ErrorLog:  slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2:     &http.HTTP2Config{MaxReceiveBufferPerConnection: window, MaxReceiveBufferPerStream: window},
+		ErrorLog:  log.New(&sparing{to: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn).Writer()}, "", 0),
 	}
 	s.log.Info("answering reviews", "address", l.Addr().String(), "apiServer", s.reviews.APIServer.String())
 	return serveUntilDone(ctx, server, func() error { return server.ServeTLS(l, "", "") })

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -30,9 +31,42 @@ import (
 
 const serving = "tidegate-webhook.tidegate-webhook.svc"
 
-// writeCertificate puts a new certificate for serving into dir, as the kubelet
-// does: both files change at once, by a link, and the ones before go. It returns
-// the certificate.
+// show puts one version of files into dir, as the kubelet does: all change at
+// once, by a link, and those of the version before go.
+func show(t *testing.T, dir, before, version string, files map[string][]byte) {
+	t.Helper()
+	if err := os.Mkdir(filepath.Join(dir, ".."+version), 0o700); err != nil {
+		t.Error(err)
+	}
+	for name, b := range files {
+		if err := os.WriteFile(filepath.Join(dir, ".."+version, name), b, 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	link := func(to, name string) {
+		_ = os.Remove(name + ".new")
+		if err := os.Symlink(to, name+".new"); err != nil {
+			t.Error(err)
+		}
+		if err := os.Rename(name+".new", name); err != nil {
+			t.Error(err)
+		}
+	}
+	link(".."+version, filepath.Join(dir, "..data"))
+	for name := range files {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			link(filepath.Join("..data", name), filepath.Join(dir, name))
+		}
+	}
+	if before == "" {
+		return
+	}
+	if err := os.RemoveAll(filepath.Join(dir, ".."+before)); err != nil {
+		t.Error(err)
+	}
+}
+
+// writeCertificate puts a new certificate for serving into dir, and returns it.
 func writeCertificate(t *testing.T, dir string, serial int64, end time.Time) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -51,35 +85,10 @@ func writeCertificate(t *testing.T, dir string, serial int64, end time.Time) *x5
 	if err != nil {
 		t.Fatal(err)
 	}
-	version := filepath.Join(dir, fmt.Sprint("..", serial))
-	write := func(name, kind string, b []byte) {
-		if err := os.WriteFile(filepath.Join(version, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(version, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	write("tls.crt", "CERTIFICATE", der)
-	write("tls.key", "PRIVATE KEY", keyDER)
-	link := func(to, name string) {
-		_ = os.Remove(name + ".new")
-		if err := os.Symlink(to, name+".new"); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(name+".new", name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link(filepath.Base(version), filepath.Join(dir, "..data"))
-	for _, name := range []string{"tls.crt", "tls.key"} {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
-			link(filepath.Join("..data", name), filepath.Join(dir, name))
-		}
-	}
-	if err := os.RemoveAll(filepath.Join(dir, fmt.Sprint("..", serial-1))); err != nil {
-		t.Fatal(err)
-	}
+	show(t, dir, fmt.Sprint(serial-1), fmt.Sprint(serial), map[string][]byte{
+		"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		"tls.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	})
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +108,13 @@ func listenLocal(t *testing.T) net.Listener {
 // startWebhook runs a webhook with the certificate in dir until the test ends.
 func startWebhook(t *testing.T, dir string) (s *webhookServer, reviews, management string) {
 	t.Helper()
+	s, r, m := newWebhook(t, dir)
+	runWebhook(t, s, r, m)
+	return s, "https://" + r.Addr().String(), "http://" + m.Addr().String()
+}
+
+func newWebhook(t *testing.T, dir string) (s *webhookServer, reviews, management net.Listener) {
+	t.Helper()
 	name, err := egress.ParseName("demo-abc123.hcp.westeurope.azmk8s.io")
 	if err != nil {
 		t.Fatal(err)
@@ -106,17 +122,20 @@ func startWebhook(t *testing.T, dir string) (s *webhookServer, reviews, manageme
 	s = &webhookServer{log: slog.New(slog.DiscardHandler), certDir: dir}
 	s.metrics = newWebhookMetrics(s)
 	s.reviews = &webhook.Handler{APIServer: name, Scope: webhook.Scope{Namespaces: webhook.SystemNamespaces()}, Done: s.metrics.done}
-	r, m := listenLocal(t), listenLocal(t)
+	return s, listenLocal(t), listenLocal(t)
+}
+
+func runWebhook(t *testing.T, s *webhookServer, reviews, management net.Listener) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.run(ctx, r, m) }()
+	go func() { done <- s.run(ctx, reviews, management) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)
 		}
 	})
-	return s, "https://" + r.Addr().String(), "http://" + m.Addr().String()
 }
 
 // apiServer is a client that trusts one certificate, as the API server does.
@@ -210,6 +229,23 @@ func TestWebhookIsNotReadyWithAnExpiredCertificate(t *testing.T) {
 			return fmt.Errorf("%s: %s, %w", r.Status, b, err)
 		}
 		return nil
+	})
+}
+
+// TestSparing: whoever fails to shake hands a thousand times does not fill the log.
+func TestSparing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		w := &sparing{to: &out}
+		for range 1000 {
+			fmt.Fprintln(w, "handshake")
+		}
+		time.Sleep(time.Minute)
+		fmt.Fprintln(w, "last")
+		want := strings.Repeat("handshake\n", linesAMinute) + "and 990 more such lines since 2000-01-01T00:00:00Z\nlast\n"
+		if out.String() != want {
+			t.Errorf("log:\n%s\nwant:\n%s", out.String(), want)
+		}
 	})
 }
 

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -111,4 +113,37 @@ func newWebhookMetrics(s *webhookServer) *webhookMetrics {
 func (m *webhookMetrics) done(r webhook.Result, took time.Duration) {
 	m.reviews.WithLabelValues(string(r)).Inc()
 	m.duration.Observe(took.Seconds())
+}
+
+// sparing writes what others make it write: of each minute the first ten lines,
+// and how many more there were. A connection that ends in its handshake is a
+// line, and anybody in the cluster can open thousands. It may be used by many
+// goroutines.
+type sparing struct {
+	to io.Writer
+
+	mu      sync.Mutex
+	minute  time.Time // that is being counted
+	written int       // lines in it
+	left    int       // lines left out of it
+}
+
+const linesAMinute = 10
+
+// Write implements io.Writer, for one line at a time.
+func (w *sparing) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if now := time.Now(); now.Sub(w.minute) >= time.Minute {
+		if w.left > 0 {
+			fmt.Fprintf(w.to, "and %d more such lines since %s\n", w.left, w.minute.UTC().Format(time.RFC3339))
+		}
+		w.minute, w.written, w.left = now, 0, 0
+	}
+	if w.written == linesAMinute {
+		w.left++
+		return len(line), nil
+	}
+	w.written++
+	return w.to.Write(line)
 }

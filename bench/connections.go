@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+
+	"tidegate.io/tidegate/bench/load"
+)
+
+// mainHello is the size of the hello that browsers and new TLS libraries send: with a post-quantum key share.
+const mainHello = 1522
+
+// connections is T1: what a new connection costs.
+func (b *bench) connections() error {
+	n := b.options.rounds
+	all := []string{"plain", "snat", "tidegate", "haproxy", "nginx", "sniproxy", "squid"}
+	few := []string{"plain", "snat", "tidegate", "haproxy"}
+	if err := b.connectionsOf(mainHello, all, n); err != nil {
+		return err
+	}
+	if b.quick {
+		return nil
+	}
+	for _, size := range []int{277, 517, 4096, 16384} {
+		if err := b.connectionsOf(size, few, max(3, n/3)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) connectionsOf(size int, modes []string, n int) error {
+	worlds := b.use(modes...)
+	ts := targets(b.policy.hot(hotNames), size)
+	rounds, err := b.rounds(n, worlds, b.slice, func(w *world) running { return running(b.closed(w, ts).Start()) })
+	if err != nil {
+		return err
+	}
+	t := b.results.table("T1", fmt.Sprintf("new connections, ClientHello of %d bytes", len(ts[0].Hello)),
+		Column{"CPU a connection", "µs"}, Column{"added to plain", "µs"}, Column{"added to SNAT", "µs"}, Column{"rate ÷ plain", ""}, Column{"rate ÷ SNAT", ""}, Column{"connections a second", ""})
+	for _, w := range worlds {
+		cost := each(rounds, func(r round) float64 { return r[w.name].cost() })
+		rate := each(rounds, func(r round) float64 { return r[w.name].rate() })
+		t.row(w.title, &cost, b.added(rounds, w.name, "plain"), b.added(rounds, w.name, "snat"),
+			ratioOfRates(rounds, w.name, "plain"), ratioOfRates(rounds, w.name, "snat"), &rate)
+	}
+	if size == mainHello {
+		b.connectionGoals(rounds)
+	}
+	return nil
+}
+
+// has reports whether a mode was measured.
+func has(rounds []round, mode string) bool {
+	return len(rounds) > 0 && rounds[0][mode].wall > 0
+}
+
+// added is what a mode costs more than another, in pairs; nil where one was not measured.
+func (b *bench) added(rounds []round, mode, base string) *Figure {
+	if mode == base || !has(rounds, mode) || !has(rounds, base) {
+		return nil
+	}
+	f := each(rounds, func(r round) float64 { return r[mode].cost() - r[base].cost() })
+	return &f
+}
+
+func ratioOfRates(rounds []round, mode, base string) *Figure {
+	if mode == base || !has(rounds, mode) || !has(rounds, base) {
+		return nil
+	}
+	f := each(rounds, func(r round) float64 { return r[mode].rate() / r[base].rate() })
+	return &f
+}
+
+func (b *bench) connectionGoals(rounds []round) {
+	goal := func(f *Figure, put func(Figure)) {
+		if f != nil {
+			put(*f)
+		}
+	}
+	r := &b.results
+	goal(b.added(rounds, "tidegate", "plain"), func(f Figure) {
+		r.atMost("P1", "CPU that a TLS connection adds to plain forwarding, everything on", 30, "µs", f)
+	})
+	goal(b.added(rounds, "tidegate", "snat"), func(f Figure) {
+		r.atMost("P1", "CPU that a TLS connection adds to conntrack + SNAT", 20, "µs", f)
+	})
+	for _, p := range []struct {
+		mode, title   string
+		share, faster float64
+	}{{"haproxy", "HAProxy", 0.5, 1.4}, {"squid", "Squid", 0.15, 3}} {
+		if !has(rounds, p.mode) || !has(rounds, "tidegate") || !has(rounds, "plain") {
+			continue
+		}
+		r.atMost("P1", "added CPU ÷ that of "+p.title, p.share, "", each(rounds, func(r round) float64 {
+			return (r["tidegate"].cost() - r["plain"].cost()) / (r[p.mode].cost() - r["plain"].cost())
+		}))
+		goal(ratioOfRates(rounds, "tidegate", p.mode), func(f Figure) {
+			r.atLeast("P2", "connections a second ÷ those of "+p.title, p.faster, "", f)
+		})
+	}
+	goal(ratioOfRates(rounds, "tidegate", "snat"), func(f Figure) {
+		r.atLeast("P2", "connections a second ÷ those of conntrack + SNAT", 0.85, "", f)
+	})
+}
+
+var _ running = (*load.Running)(nil)
