@@ -301,3 +301,10 @@ func (m *Mirror) makeRoom(size int64) error {
 	sp.used += size + overhead
 	return nil
 }
+
+// Used is how many bytes of a store with a limit are used, as last measured.
+func (m *Mirror) Used() int64 {
+	m.space.mu.Lock()
+	defer m.space.mu.Unlock()
+	return m.space.used
+}

@@ -28,7 +28,7 @@ type text struct {
 	desc ocispec.Descriptor
 }
 
-func (t text) Close() error                        { return nil }
+func (t text) Close() error                       { return nil }
 func (t text) Descriptor() ociregistry.Descriptor { return t.desc }
 
 func (r *registry) open(x *exchange, desc ocispec.Descriptor, err error) (ociregistry.BlobReader, error) {

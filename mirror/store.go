@@ -201,3 +201,13 @@ func (s *Store) rename(from, to string) error {
 	defer d.Close()
 	return syncFolder(d)
 }
+
+// Probe reports why nothing can be written, or nil.
+func (s *Store) Probe() error {
+	name := path.Join(incomingDir, "probe-"+rand.Text())
+	f, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), s.root.Remove(name))
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tidegate.io/tidegate/mirror"
+)
+
+// defaultMirrorConfig is where the mirror's file is expected.
+const defaultMirrorConfig = "/etc/tidegate/mirror.yaml"
+
+func mirrorCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "mirror",
+		Short: "Give a cluster images without internet",
+		Long: `The mirror is a pull-through registry for several upstreams: it serves what it holds,
+fetches what it lacks once for all nodes, verifies every byte, and goes on with what it has
+when the upstream is gone. It can only be read.`,
+	}
+	cmd.PersistentFlags().StringVarP(&path, "config", "c", defaultMirrorConfig, "the mirror's `FILE`")
+	cmd.AddCommand(mirrorRunCommand(&path), mirrorValidateCommand(&path), mirrorPreloadCommand(&path), mirrorForgetCommand(&path),
+		mirrorExportCommand(&path), mirrorImportCommand(&path), mirrorGCCommand(&path), mirrorVerifyCommand(&path), mirrorHostsCommand())
+	return cmd
+}
+
+// readMirror reads the mirror's file, and the files that it names, relative to it.
+func readMirror(path string) (*mirror.Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := mirror.ReadConfig(path, text)
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range []*string{&c.Store, &c.Certificate, &c.Key, &c.ClientsFile} {
+		if *file != "" {
+			*file = beside(path, *file)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if file := c.AuthorityFiles[u.Name]; file != "" {
+			if u.Roots, err = readRoots(beside(path, file)); err != nil {
+				return nil, fmt.Errorf("%s: upstream %s: %w", path, u.Name, err)
+			}
+		}
+		if file := c.CredentialFiles[u.Name]; file != "" {
+			file = beside(path, file)
+			if _, _, err := readCredentials(file); err != nil {
+				return nil, fmt.Errorf("%s: upstream %s: %w", path, u.Name, err)
+			}
+			u.Credentials = func() (user, password string, err error) { return readCredentials(file) }
+		}
+	}
+	return c, nil
+}
+
+func readRoots(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: no certificate in it", file)
+	}
+	return pool, nil
+}
+
+// readCredentials reads USER:PASSWORD from a file that only its owner can read.
+func readCredentials(file string) (user, password string, err error) {
+	if err := onlyOwner(file); err != nil {
+		return "", "", err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(string(bytes.TrimSpace(text)), ":")
+	if !ok || user == "" || password == "" || strings.ContainsAny(password, "\r\n") {
+		return "", "", fmt.Errorf("%s: want one line USER:PASSWORD", file)
+	}
+	return user, password, nil
+}
+
+// onlyOwner refuses a file of secrets that others can read.
+func onlyOwner(file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && os.PathSeparator == '/' {
+		return fmt.Errorf("%s: others can read it (mode %o); chmod 600", file, mode)
+	}
+	return nil
+}
+
+// openMirror reads the file and opens the store for a command that works on it.
+func openMirror(path string) (*mirror.Config, *mirror.Store, error) {
+	c, err := readMirror(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := mirror.OpenStore(c.Store)
+	if err != nil {
+		return nil, nil, undecided(err)
+	}
+	return c, s, nil
+}
+
+func mirrorValidateCommand(path *string) *cobra.Command {
+	return &cobra.Command{
+		Use:     "validate",
+		Short:   "Read the mirror's file and say what it will serve",
+		Example: "  tidegate mirror validate --config mirror.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := readMirror(*path)
+			if err != nil {
+				return err
+			}
+			if _, err := readMirrorClients(c); err != nil {
+				return err
+			}
+			rows := [][]string{{"UPSTREAM", "MODE", "AT", "ALSO CALLED", "REPOSITORIES"}}
+			for _, u := range c.Upstreams {
+				var allow []string
+				for _, p := range u.Allow {
+					allow = append(allow, p.String())
+				}
+				rows = append(rows, []string{u.Name, u.Mode.String(), u.URL.String(), strings.Join(append(u.Prefixes, u.Hosts...), " "), strings.Join(allow, " ")})
+			}
+			writeColumns(cmd.OutOrStdout(), "", rows)
+			return nil
+		},
+	}
+}
+
+// readMirrorClients reads who may pull; nil is everybody.
+func readMirrorClients(c *mirror.Config) (func(string) bool, error) {
+	if c.ClientsFile == "" {
+		return nil, nil
+	}
+	if err := onlyOwner(c.ClientsFile); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(c.ClientsFile)
+	if err != nil {
+		return nil, err
+	}
+	return mirror.ReadClients(c.ClientsFile, text)
+}
