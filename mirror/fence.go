@@ -38,6 +38,9 @@ func (u *Upstream) newTransport(control func(network, address string, c syscall.
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true,
 	}
+	if u.dial != nil {
+		t.DialContext = u.dial
+	}
 	if u.Proxy != nil {
 		t.Proxy = http.ProxyURL(u.Proxy)
 	}

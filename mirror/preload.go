@@ -198,11 +198,11 @@ func (p *pull) referrers(ctx context.Context, d digest.Digest, depth int) error 
 		return nil
 	}
 	x := &exchange{upstream: p.u, repo: p.repo}
-	r := &registry{m: p.m}
-	for about, err := range r.Referrers(context.WithValue(ctx, exchangeKey{}, x), p.repo, d, "") {
-		if err != nil {
-			return err
-		}
+	all, err := p.m.referrers(ctx, x, d, "")
+	if err != nil {
+		return err
+	}
+	for _, about := range all {
 		if err := p.manifest(ctx, about.Digest, depth+1); err != nil {
 			return err
 		}

@@ -114,32 +114,6 @@ func (r *registry) Tags(ctx context.Context, _ string, after string) iter.Seq2[s
 	return sequence(behind(known, after))
 }
 
-// Referrers implements [ociregistry.Lister]. Nothing known is an empty list, since
-// clients take an error for a broken registry.
-func (r *registry) Referrers(ctx context.Context, _ string, d ociregistry.Digest, artifactType string) iter.Seq2[ocispec.Descriptor, error] {
-	x := exchangeOf(ctx)
-	if checkDigest(d) != nil {
-		return failed[ocispec.Descriptor](ociregistry.ErrDigestInvalid)
-	}
-	x.result = Hit
-	if x.upstream.Mode == Online && !x.upstream.isDown() {
-		listed, err := gather(ctx, x, func(ctx context.Context, c ociregistry.Interface) iter.Seq2[ocispec.Descriptor, error] {
-			return c.Referrers(ctx, x.repo, d, artifactType)
-		})
-		if err == nil {
-			x.result = Miss
-			return sequence(listed)
-		}
-		x.result = Stale
-		r.m.log("referrers are listed as known", "upstream", x.upstream.Name, "repository", x.repo, "error", err.Error())
-	}
-	known, err := r.m.Store.repository(x.upstream.Name, x.repo).referrers(d, artifactType)
-	if err != nil {
-		return failed[ocispec.Descriptor](err)
-	}
-	return sequence(known)
-}
-
 // Repositories implements [ociregistry.Lister]: what is in the store and may be
 // served, by the names that lead to it here. An upstream's own list may be endless.
 func (r *registry) Repositories(ctx context.Context, after string) iter.Seq2[string, error] {

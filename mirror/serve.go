@@ -54,7 +54,7 @@ func (m *Mirror) admit(w http.ResponseWriter, r *http.Request) error {
 // errReadOnly has its own status, which the code UNSUPPORTED would not give it.
 var errReadOnly = errors.New("the mirror can only be read")
 
-// answer routes a request: blobs are served here, the rest by the library.
+// answer routes a request: blobs and referrers are served here, the rest by the library.
 func (m *Mirror) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 	name, kind, last := splitPath(r.URL.Path)
 	if kind != "" || r.URL.Query().Get("ns") != "" {
@@ -70,11 +70,14 @@ func (m *Mirror) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 			return
 		}
 	}
-	if kind == "blobs" {
+	switch kind {
+	case "blobs":
 		m.serveBlob(w, r, x, digest.Digest(last))
-		return
+	case "referrers":
+		m.serveReferrers(w, r, x, digest.Digest(last))
+	default:
+		m.server.ServeHTTP(w, r)
 	}
-	m.server.ServeHTTP(w, r)
 }
 
 // splitPath takes /v2/NAME/KIND/LAST apart; kind is empty for another path.
@@ -94,7 +97,7 @@ func splitPath(p string) (name, kind, last string) {
 
 // waitBelow is up to which size a client waits for a blob to be verified, and
 // gets a proper error if it is not, before the first byte is sent.
-const waitBelow = 1 << 20
+const waitBelow = 64 << 10
 
 func (m *Mirror) serveBlob(w http.ResponseWriter, r *http.Request, x *exchange, d digest.Digest) {
 	if checkDigest(d) != nil {
@@ -382,6 +385,9 @@ func (h *holding) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // done counts a request, and logs it.
 func (m *Mirror) done(w *counting, r *http.Request, x *exchange, began time.Time) {
+	if x.result == Refused && w.status < http.StatusBadRequest {
+		x.result = Hit // such as /v2/, which asks nobody
+	}
 	if u := x.upstream; u != nil {
 		u.Counts.requests[x.result].Add(1)
 		if x.repo != "" && strings.Contains(r.URL.Path, "/blobs/") {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -63,6 +64,8 @@ type Upstream struct {
 	Proxy *url.URL       // nil connects directly
 
 	Counts Counts
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // nil but in tests
 
 	once   sync.Once
 	api    *http.Transport
