@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,6 +24,14 @@ const (
 	answerTimeout  = 30 * time.Second // of the first byte
 	maxConnections = 64               // to one host of an upstream
 )
+
+// refusal is why the mirror does not do what an upstream wants of it. It will not
+// do it the next time either.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
 func (u *Upstream) newTransport(control func(network, address string, c syscall.RawConn) error) *http.Transport {
 	t := &http.Transport{
@@ -66,7 +73,7 @@ func refuseGuarded(_, address string, _ syscall.RawConn) error {
 		return err
 	}
 	if egress.Guarded(a.Addr()) {
-		return fmt.Errorf("%s is a private or special address; list the host under redirects if blobs do lie there", a.Addr())
+		return refuse("%s is a private or special address; list the host under redirects if blobs do lie there", a.Addr())
 	}
 	return nil
 }
@@ -83,10 +90,10 @@ func (f fence) RoundTrip(r *http.Request) (*http.Response, error) {
 	case r.URL.Host == u.URL.Host && r.URL.Scheme == u.URL.Scheme:
 	case r.URL.Scheme == "https" && hostIn(u.Tokens, r.URL.Host):
 	default:
-		return nil, fmt.Errorf("asked to go to %s://%s, which is not %s; list it under tokens if it signs in for it", r.URL.Scheme, r.URL.Host, u.URL.Host)
+		return nil, refuse("asked to go to %s://%s, which is not %s; list it under tokens if it signs in for it", r.URL.Scheme, r.URL.Host, u.URL.Host)
 	}
 	if r.URL.User != nil {
-		return nil, errors.New("asked to go to a URL with a password in it")
+		return nil, refuse("asked to go to a URL with a password in it")
 	}
 	resp, err := u.api.RoundTrip(r)
 	if err == nil && r.Context().Value(blobKey{}) == nil {
@@ -118,7 +125,7 @@ func (u *Upstream) follow(r *http.Request) (*http.Response, error) {
 		resp.Body.Close()
 		to, err := resp.Location()
 		if err != nil {
-			return nil, fmt.Errorf("redirect: %w", err)
+			return nil, refuse("redirect: %v", err)
 		}
 		if err := u.mayFollow(r.URL, to); err != nil {
 			return nil, fmt.Errorf("redirect: %w", err)
@@ -127,7 +134,7 @@ func (u *Upstream) follow(r *http.Request) (*http.Response, error) {
 		next.URL, next.Host = to, ""
 		r = next
 	}
-	return nil, fmt.Errorf("more than %d redirects", maxRedirects)
+	return nil, refuse("more than %d redirects", maxRedirects)
 }
 
 func (u *Upstream) send(r *http.Request) (*http.Response, error) {
@@ -145,15 +152,15 @@ func (u *Upstream) mayFollow(from, to *url.URL) error {
 	own := to.Host == u.URL.Host && to.Scheme == u.URL.Scheme
 	switch {
 	case to.User != nil:
-		return errors.New("to a URL with a password in it")
+		return refuse("to a URL with a password in it")
 	case own && from.Host == u.URL.Host:
 		return nil
 	case own:
-		return errors.New("back to the registry") // a storage host must not choose what is asked with our token
+		return refuse("back to the registry") // a storage host must not choose what is asked with our token
 	case to.Scheme != "https":
-		return fmt.Errorf("to %s, which is not https", to.Scheme)
+		return refuse("to %s, which is not https", to.Scheme)
 	case len(u.Redirects) > 0 && !hostIn(u.Redirects, to.Host):
-		return fmt.Errorf("to %s, which is not listed under redirects", to.Host)
+		return refuse("to %s, which is not listed under redirects", to.Host)
 	}
 	return nil
 }

@@ -202,11 +202,11 @@ func (m *Mirror) pour(ctx context.Context, f *flight, in *incoming, u *Upstream,
 	}
 	defer resp.Body.Close()
 	size, err := extent(resp, in.have)
-	if err == nil {
-		err = m.makeRoom(size)
-	}
 	if err != nil {
-		return fmt.Errorf("%s of %s: %w", f.digest, u.Name, err)
+		return &upstreamError{u.Name, 0, err}
+	}
+	if err := m.makeRoom(size); err != nil {
+		return fmt.Errorf("%s: %w", f.digest, err)
 	}
 	body := &watched{body: resp.Body, timer: time.AfterFunc(stalled, cancel)}
 	defer body.timer.Stop()
@@ -288,7 +288,7 @@ func (f *flight) announce(size int64) error {
 func extent(resp *http.Response, from int64) (size int64, err error) {
 	if resp.StatusCode == http.StatusOK {
 		if resp.ContentLength < 0 {
-			return 0, errors.New("does not say how large the blob is")
+			return 0, refuse("does not say how large the blob is")
 		}
 		return resp.ContentLength, nil
 	}
@@ -298,7 +298,7 @@ func extent(resp *http.Response, from int64) (size int64, err error) {
 	start, err1 := strconv.ParseInt(first, 10, 64)
 	size, err2 := strconv.ParseInt(whole, 10, 64)
 	if !ok || !ok2 || err1 != nil || err2 != nil || start != from || size < from {
-		return 0, fmt.Errorf("asked for bytes from %d on, answered %q", from, said)
+		return 0, refuse("asked for bytes from %d on, answered %q", from, said)
 	}
 	return size, nil
 }

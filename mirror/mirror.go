@@ -124,23 +124,37 @@ func (x *exchange) permit() error {
 // clientError is what a client is told. The causes of failures may hold paths of
 // this machine and words of the upstream: they are for the log.
 func clientError(err error) error {
-	var known ociregistry.Error
-	var e *upstreamError
+	var (
+		from  *upstreamError // first: what it wraps may be the upstream's words
+		known ociregistry.Error
+		http4 ociregistry.HTTPError
+	)
+	bad := func(text string) error {
+		return ociregistry.NewHTTPError(errors.New(text), http.StatusBadGateway, nil, nil)
+	}
 	switch {
-	case errors.As(err, &known):
-		return err
 	case errors.Is(err, errDamaged), errors.Is(err, errDiffers):
-		return ociregistry.NewHTTPError(errors.New("what was received does not match its digest"), http.StatusBadGateway, nil, nil)
+		return bad("what was received does not match its digest")
 	case errors.Is(err, errFull):
 		return ociregistry.NewHTTPError(errFull, http.StatusInsufficientStorage, nil, nil)
-	case !errors.As(err, &e):
-		return ociregistry.NewHTTPError(errors.New("the mirror could not fetch or serve it; its log says why"), http.StatusBadGateway, nil, nil)
-	case e.status == http.StatusUnauthorized || e.status == http.StatusForbidden:
-		return ociregistry.NewError(fmt.Sprintf("%s does not give it to the mirror", e.upstream), ociregistry.ErrDenied.Code(), nil)
-	case e.status == http.StatusTooManyRequests:
-		return ociregistry.NewError(fmt.Sprintf("%s is asked too often", e.upstream), ociregistry.ErrTooManyRequests.Code(), nil)
-	case e.status == 0:
-		return ociregistry.NewHTTPError(fmt.Errorf("%s gave no usable answer", e.upstream), http.StatusBadGateway, nil, nil)
+	case errors.As(err, &from):
+		return from.forClient(bad)
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &http4) && http4.StatusCode() < http.StatusInternalServerError:
+		return err
 	}
-	return ociregistry.NewHTTPError(fmt.Errorf("%s answered with status %d", e.upstream, e.status), http.StatusBadGateway, nil, nil)
+	return bad("the mirror could not fetch or serve it; its log says why")
+}
+
+func (e *upstreamError) forClient(bad func(string) error) error {
+	switch e.status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return ociregistry.NewError(fmt.Sprintf("%s does not give it to the mirror", e.upstream), ociregistry.ErrDenied.Code(), nil)
+	case http.StatusTooManyRequests:
+		return ociregistry.NewError(fmt.Sprintf("%s is asked too often", e.upstream), ociregistry.ErrTooManyRequests.Code(), nil)
+	case 0:
+		return bad(e.upstream + " gave no usable answer")
+	}
+	return bad(fmt.Sprintf("%s answered with status %d", e.upstream, e.status))
 }

@@ -152,7 +152,8 @@ func gone(err error) bool {
 // retriable reports whether the same request may go well a moment later.
 func retriable(err error) bool {
 	var e *upstreamError
-	return errors.As(err, &e) && (e.status == 0 || e.status == http.StatusTooManyRequests || e.status >= 500)
+	var never refusal
+	return errors.As(err, &e) && !errors.As(err, &never) && (e.status == 0 || e.status == http.StatusTooManyRequests || e.status >= 500)
 }
 
 // ask sends one request to the upstream's API, and follows it to where blobs
@@ -181,7 +182,7 @@ func (u *Upstream) ask(ctx context.Context, method, repository, kind, ref string
 	}
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		resp.Body.Close()
-		return nil, &upstreamError{u.Name, 0, fmt.Errorf("content encoding %q was not asked for", e)}
+		return nil, &upstreamError{u.Name, 0, refuse("content encoding %q was not asked for", e)}
 	}
 	return resp, nil
 }
@@ -191,7 +192,7 @@ func (u *Upstream) client() (ociregistry.Interface, error) {
 	return ociclient.New(u.URL.Host, &ociclient.Options{Transport: u.transport(), Insecure: u.URL.Scheme == "http"})
 }
 
-// hostAllowed reports whether a pattern of hosts, each a host with a port where it
+// hostIn reports whether a pattern of hosts, each a host with a port where it
 // is not 443, or *.domain, has this one.
 func hostIn(patterns []string, host string) bool {
 	for _, p := range patterns {
