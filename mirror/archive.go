@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,12 +57,12 @@ func (m *Mirror) Export(ctx context.Context, to io.Writer, images []Reference) e
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		e.entries, e.from = &index.Manifests, r
 		desc, err := e.image(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r, err)
 		}
-		desc.Annotations = map[string]string{containerdName: r.String(), ociName: r.String()}
-		index.Manifests = append(index.Manifests, desc)
+		e.entry(desc, r)
 	}
 	b, err := json.Marshal(index)
 	if err != nil {
@@ -71,9 +72,17 @@ func (m *Mirror) Export(ctx context.Context, to io.Writer, images []Reference) e
 }
 
 type export struct {
-	m    *Mirror
-	w    *tar.Writer
-	done map[digest.Digest]bool
+	m       *Mirror
+	w       *tar.Writer
+	done    map[digest.Digest]bool
+	entries *[]ocispec.Descriptor
+	from    Reference
+}
+
+// entry lists a manifest in the archive's index, under the name it is pulled by.
+func (e *export) entry(d ocispec.Descriptor, r Reference) {
+	*e.entries = append(*e.entries, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size,
+		Annotations: map[string]string{containerdName: r.String(), ociName: r.String()}})
 }
 
 func (e *export) file(name string, b []byte) error {
@@ -123,8 +132,17 @@ func (e *export) manifest(r repository, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
+	for _, signature := range about {
+		if e.done[signature.Digest] {
+			continue
+		}
+		if err := e.manifest(r, signature.Digest); err != nil {
+			return err
+		}
+		e.entry(signature, Reference{Upstream: e.from.Upstream, Repository: e.from.Repository, Digest: signature.Digest})
+	}
 	found := 0
-	for _, child := range append(about, man.Manifests...) {
+	for _, child := range man.Manifests {
 		err := e.manifest(r, child.Digest)
 		if err == nil {
 			found++
@@ -172,7 +190,11 @@ const maxArchived = 1 << 20
 // the mirror's upstreams may serve are kept. Nothing outside the store is written,
 // whatever the archive calls its entries.
 func (m *Mirror) Import(ctx context.Context, from io.Reader, keep bool) ([]Imported, error) {
-	r := tar.NewReader(from)
+	start := bufio.NewReader(from)
+	if magic, _ := start.Peek(2); string(magic) == "\x1f\x8b" {
+		return nil, errors.New("archive: compressed; unpack it first")
+	}
+	r := tar.NewReader(start)
 	var index []byte
 	for n := 0; ; n++ {
 		h, err := r.Next()
@@ -273,7 +295,7 @@ func (m *Mirror) importImage(r Reference, d ocispec.Descriptor, keep bool) error
 		return fmt.Errorf("is %s, and pinned to %s", d.Digest, pin)
 	}
 	repo := m.Store.repository(u.Name, r.Repository)
-	desc, err := repo.adopt(d.Digest, d.MediaType, 0)
+	desc, refers, err := repo.adopt(d.Digest, d.MediaType, 0)
 	if err != nil {
 		return err
 	}
@@ -282,29 +304,30 @@ func (m *Mirror) importImage(r Reference, d ocispec.Descriptor, keep bool) error
 			return err
 		}
 	}
-	if keep {
+	if keep && !refers { // what refers to an image stays and goes with it
 		return repo.keep(desc)
 	}
 	return nil
 }
 
 // adopt makes a manifest that is a blob of the store one of the repository, with
-// those below it that are there. Its blobs have to be.
-func (r repository) adopt(d digest.Digest, mediaType string, depth int) (ocispec.Descriptor, error) {
+// those below it that are there. Its blobs have to be. It tells whether the
+// manifest refers to another that is in the store.
+func (r repository) adopt(d digest.Digest, mediaType string, depth int) (desc ocispec.Descriptor, refers bool, err error) {
 	if depth > maxDepth {
-		return ocispec.Descriptor{}, fmt.Errorf("%s: too deep an index", d)
+		return desc, false, fmt.Errorf("%s: too deep an index", d)
 	}
 	text, err := r.store.read(d)
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: %w", d, err)
+		return desc, false, fmt.Errorf("manifest %s: %w", d, err)
 	}
 	man, err := readManifest(mediaType, text)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return desc, false, err
 	}
 	for _, b := range man.blobs() {
 		if size, err := r.store.Size(b.Digest); err != nil || size != b.Size {
-			return ocispec.Descriptor{}, fmt.Errorf("%s: not whole: %s of %d bytes is lacking", d, b.Digest, b.Size)
+			return desc, false, fmt.Errorf("%s: not whole: %s of %d bytes is lacking", d, b.Digest, b.Size)
 		}
 	}
 	found := 0
@@ -312,13 +335,18 @@ func (r repository) adopt(d digest.Digest, mediaType string, depth int) (ocispec
 		if _, err := r.store.Size(child.Digest); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if _, err := r.adopt(child.Digest, child.MediaType, depth+1); err != nil {
-			return ocispec.Descriptor{}, err
+		if _, _, err := r.adopt(child.Digest, child.MediaType, depth+1); err != nil {
+			return desc, false, err
 		}
 		found++
 	}
 	if len(man.Manifests) > 0 && found == 0 {
-		return ocispec.Descriptor{}, fmt.Errorf("%s: none of its %d images is there", d, len(man.Manifests))
+		return desc, false, fmt.Errorf("%s: none of its %d images is there", d, len(man.Manifests))
 	}
-	return r.saveManifest(d, man, text)
+	if man.Subject != nil {
+		_, err := r.store.Size(man.Subject.Digest)
+		refers = err == nil
+	}
+	desc, err = r.saveManifest(d, man, text)
+	return desc, refers, err
 }
