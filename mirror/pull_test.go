@@ -2,8 +2,37 @@ package mirror
 
 import (
 	"net/http"
+	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
+
+func TestABlobByAnotherAlgorithm(t *testing.T) {
+	o := newOrigin(t)
+	content := noise(200_000, 1)
+	d := digest.SHA512.FromBytes(content)
+	o.spoilt(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, d.String()) {
+			return false
+		}
+		_, _ = w.Write(content)
+		return true
+	})
+	s := serveMirror(t, t.TempDir(), o.upstream())
+	s.get(blobURL("a/b", d)).wants(t, "without a length", 502, nil)
+	o.spoilt(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", "200000")
+		_, _ = w.Write(content)
+		return true
+	})
+	for range 2 {
+		s.get(blobURL("a/b", d)).wants(t, "sha512", 200, content)
+	}
+	if n := s.Upstreams[0].Counts.Fetches(); n != 2 {
+		t.Errorf("%d fetches", n)
+	}
+}
 
 func TestPullThroughAndWithoutUpstream(t *testing.T) {
 	o := newOrigin(t)

@@ -212,6 +212,11 @@ func (m *mirror) ca() string { return filepath.Join(m.dir, "store", "tls", "ca.c
 // startMirror runs a mirror of an origin on a folder, which may have been one before.
 func startMirror(t *testing.T, dir string, o *origin) *mirror {
 	t.Helper()
+	return startMirrorIn(t, dir, o, "online")
+}
+
+func startMirrorIn(t *testing.T, dir string, o *origin, mode string) *mirror {
+	t.Helper()
 	write := func(name string, b []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
@@ -225,6 +230,7 @@ store: store
 listen: %s
 management: 127.0.0.1:0
 recheck: 0s
+mode: %s
 tls: {names: [localhost, 127.0.0.1]}
 upstreams:
   - name: %s
@@ -232,7 +238,7 @@ upstreams:
     authorities: origin.pem
     prefixes: [%s]
     repositories: ["*"]
-`, m.address, mcr, o.URL, prefix))
+`, m.address, mode, mcr, o.URL, prefix))
 	m.process = exec.Command(program, "mirror", "run", "-c", filepath.Join(dir, "mirror.yaml"))
 	m.process.Stderr = &m.log
 	if err := m.process.Start(); err != nil {
