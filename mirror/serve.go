@@ -245,7 +245,7 @@ const maxRanges = 8
 
 // How slowly a client may read.
 const (
-	paceSize = 256 << 10        // what has to go
+	paceSize = 64 << 10         // what has to go
 	paceTime = 30 * time.Second // in this time
 )
 
@@ -279,7 +279,7 @@ func (p *pacing) ReadFrom(src io.Reader) (int64, error) {
 func isFile(r io.Reader) bool { _, ok := r.(*os.File); return ok }
 
 // sendSize is a piece that the kernel sends by itself.
-const sendSize = 4 << 20
+const sendSize = 1 << 20
 
 func (p *pacing) sendFile(src *io.LimitedReader) (n int64, err error) {
 	for src.N > 0 {

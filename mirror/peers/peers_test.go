@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 // need finds a program of Debian's that scripts/setup-mirror installs. Where
 // TIDEGATE_REQUIRE is set it has to be there.
-func need(t *testing.T, name string) string {
+func need(t testing.TB, name string) string {
 	t.Helper()
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/sbin", "/usr/bin") {
 		if p := filepath.Join(dir, name); exec.Command("test", "-x", p).Run() == nil {
@@ -74,7 +74,7 @@ type origin struct {
 	blobs int          // requests for blobs
 }
 
-func newOrigin(t *testing.T) *origin {
+func newOrigin(t testing.TB) *origin {
 	o := &origin{store: ocimem.New()}
 	serve := ociserver.New(o.store, nil)
 	o.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -210,12 +210,12 @@ type mirror struct {
 func (m *mirror) ca() string { return filepath.Join(m.dir, "store", "tls", "ca.crt") }
 
 // startMirror runs a mirror of an origin on a folder, which may have been one before.
-func startMirror(t *testing.T, dir string, o *origin) *mirror {
+func startMirror(t testing.TB, dir string, o *origin) *mirror {
 	t.Helper()
 	return startMirrorIn(t, dir, o, "online")
 }
 
-func startMirrorIn(t *testing.T, dir string, o *origin, mode string) *mirror {
+func startMirrorIn(t testing.TB, dir string, o *origin, mode string) *mirror {
 	t.Helper()
 	write := func(name string, b []byte) {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
@@ -276,7 +276,7 @@ func (m *mirror) kill() {
 	_ = m.process.Wait()
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
