@@ -79,13 +79,3 @@ func (a Accept) header() string {
 	}
 	return strings.Join(types, ", ")
 }
-
-// isIndex reports whether a manifest of a media type lists others.
-func isIndex(mediaType string) bool {
-	for _, m := range manifestTypes {
-		if m.mediaType == mediaType {
-			return m.index
-		}
-	}
-	return false
-}

@@ -69,7 +69,7 @@ func (s *Store) prepare() error {
 }
 
 // Close forgets the folder. Files that were opened stay open.
-func (s *Store) Close() error { return s.root.Close() }
+func (s *Store) Close() { _ = s.root.Close() }
 
 func (s *Store) now() time.Time {
 	if s.Now != nil {
