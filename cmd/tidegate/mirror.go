@@ -90,13 +90,14 @@ func readCredentials(file string) (user, password string, err error) {
 	return user, password, nil
 }
 
-// onlyOwner refuses a file of secrets that others can read.
+// onlyOwner refuses a file of secrets that others can read. A group may: that is
+// how systemd hands a credential to a service.
 func onlyOwner(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {
 		return err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && os.PathSeparator == '/' {
+	if mode := info.Mode().Perm(); mode&0o027 != 0 && os.PathSeparator == '/' {
 		return fmt.Errorf("%s: others can read it (mode %o); chmod 600", file, mode)
 	}
 	return nil
