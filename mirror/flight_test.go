@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // gate lets an upstream send half of a blob, and the rest when it is opened.
@@ -186,11 +188,46 @@ func TestAClientThatLeavesDoesNotDisturbOthers(t *testing.T) {
 	}
 }
 
-func TestAFullDiskIsToldAndRecovers(t *testing.T) {
+func TestAStoreThatCannotBeWrittenIsPassedBy(t *testing.T) {
 	o := newOrigin(t)
-	content := noise(1<<20, 9)
-	d := o.blob("a/b", content)
-	s := serveMirror(t, t.TempDir(), o.upstream())
-	s.MaxBytes = 1 << 19
-	s.get(blobURL("a/b", d.Digest)).wants(t, "more than the store may hold", 507, nil)
+	contents := [][]byte{noise(1<<20, 9), noise(100, 10), noise(waitBelow, 11), nil}
+	for why, spoil := range map[string]func(s *mirrored){
+		"more than it may hold": func(s *mirrored) { s.MaxBytes = 1 },
+		"its folder is a file": func(s *mirrored) {
+			_ = s.Store.root.RemoveAll(incomingDir)
+			_ = s.Store.root.WriteFile(incomingDir, nil, 0o600)
+		},
+	} {
+		s := serveMirror(t, t.TempDir(), o.upstream())
+		spoil(s)
+		image, _ := o.image("a/b", "v1", contents[1])
+		for range 2 {
+			s.get(manifestURL("a/b", "v1")).wants(t, why+", a tag", 200, nil)
+			s.get(manifestURL("a/b", image.Digest.String())).wants(t, why+", a manifest", 200, nil)
+		}
+		for range 2 {
+			for _, content := range contents {
+				d := o.blob("a/b", content)
+				a := s.get(blobURL("a/b", d.Digest))
+				if a.Response == nil { // the first may have to find out
+					a = s.get(blobURL("a/b", d.Digest))
+				}
+				a.wants(t, why, 200, content)
+			}
+		}
+		spoilt := bytes.Clone(contents[0])
+		spoilt[5]++
+		o.spoilt(func(w http.ResponseWriter, r *http.Request) bool {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(spoilt))
+			return true
+		})
+		if a := s.get(blobURL("a/b", digest.FromBytes(contents[0]))); a.err == nil {
+			t.Errorf("%s: a bad byte was passed on", why)
+		}
+		o.spoilt(nil)
+		if all, err := s.Store.blobs(); err != nil || len(all) > 1 { // the manifest, which is not much
+			t.Errorf("%s: %d blobs were kept, %v", why, len(all), err)
+		}
+		s.stop()
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"cuelabs.dev/go/oci/ociregistry"
 	"cuelabs.dev/go/oci/ociregistry/ociserver"
@@ -28,13 +29,15 @@ type Mirror struct {
 
 	Log *slog.Logger // nil is silence
 
-	flights flights
-	asking  singleflight.Group
-	running sync.WaitGroup
-	space   space
-	once    sync.Once
-	server  http.Handler
-	seats   chan struct{}
+	flights    flights
+	asking     singleflight.Group
+	running    sync.WaitGroup
+	space      space
+	remembered remembered
+	broken     atomic.Int64 // until when the store is not written to, in Unix nanoseconds
+	once       sync.Once
+	server     http.Handler
+	seats      chan struct{}
 }
 
 // maxRequests is how many requests are answered at once: a few for each node of
@@ -135,8 +138,8 @@ func clientError(err error) error {
 	switch {
 	case errors.Is(err, errDamaged), errors.Is(err, errDiffers):
 		return bad("what was received does not match its digest")
-	case errors.Is(err, errFull):
-		return ociregistry.NewHTTPError(errFull, http.StatusInsufficientStorage, nil, nil)
+	case errors.Is(err, errTooBig):
+		return bad(errTooBig.Error())
 	case errors.As(err, &from):
 		return from.forClient(bad)
 	case errors.As(err, &known):

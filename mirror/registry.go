@@ -35,7 +35,7 @@ func (r *registry) open(x *exchange, desc ocispec.Descriptor, err error) (ocireg
 	if err != nil {
 		return nil, unknown(err, ociregistry.ErrManifestUnknown)
 	}
-	b, err := r.m.Store.read(desc.Digest)
+	b, err := r.m.readManifestText(desc.Digest)
 	if err != nil {
 		x.result = Failed
 		return nil, err

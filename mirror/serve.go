@@ -148,6 +148,9 @@ func (m *Mirror) headBlob(w http.ResponseWriter, r *http.Request, x *exchange, d
 // streamBlob sends a blob while it arrives. It returns an error as long as
 // nothing was sent; after that the connection is torn.
 func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange, d digest.Digest) error {
+	if m.isBroken() {
+		return m.relay(w, r, x, d)
+	}
 	f := m.join(x.upstream, x.repo, d)
 	defer f.leave()
 	select {
@@ -159,6 +162,10 @@ func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange,
 	if err == nil && size < waitBelow {
 		err = f.whole(r.Context())
 	}
+	if m.unwritable(err) && r.Context().Err() == nil {
+		m.log("passed on without being kept", "digest", d.String(), "error", err.Error())
+		return m.relay(w, r, x, d)
+	}
 	if err != nil {
 		return err
 	}
@@ -166,6 +173,9 @@ func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange,
 	held := &holding{ResponseWriter: w, flight: f, ctx: r.Context()}
 	serveContent(held, r, d, &reader{flight: f, ctx: r.Context()})
 	if held.err != nil {
+		if _, ferr := f.known(); r.Context().Err() == nil {
+			m.unwritable(ferr) // for the next time
+		}
 		x.result, x.err = Failed, held.err
 		panic(http.ErrAbortHandler) // the client must not take what it has for the whole
 	}

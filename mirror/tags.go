@@ -105,7 +105,7 @@ func (m *Mirror) askTag(ctx context.Context, u *Upstream, repo, tag string, a Ac
 		}
 		resp.Body.Close()
 		if digest.Digest(resp.Header.Get("Docker-Content-Digest")) == known.Descriptor.Digest {
-			return known.Descriptor, r.saveTag(tag, known.asked(a), ref{Descriptor: known.Descriptor, Checked: m.Store.now()})
+			return known.Descriptor, m.saveTag(r, tag, known.asked(a), known.Descriptor)
 		}
 	}
 	desc, err := m.fetchManifest(ctx, u, repo, tag, "", a)
@@ -115,7 +115,18 @@ func (m *Mirror) askTag(ctx context.Context, u *Upstream, repo, tag string, a Ac
 	if !a.allows(desc.MediaType) {
 		return desc, errNotAcceptable(desc)
 	}
-	return desc, r.saveTag(tag, a, ref{Descriptor: desc, Checked: m.Store.now()})
+	return desc, m.saveTag(r, tag, a, desc)
+}
+
+// saveTag keeps what a tag is now, if it can: that it cannot is no reason not to
+// say what it is.
+func (m *Mirror) saveTag(r repository, tag string, a Accept, desc ocispec.Descriptor) error {
+	err := r.saveTag(tag, a, ref{Descriptor: desc, Checked: m.Store.now()})
+	if m.unwritable(err) {
+		m.log("a tag could not be written", "tag", tag, "error", err.Error())
+		return nil
+	}
+	return err
 }
 
 // asked is under which clients' name a known tag is kept: that of those who read
@@ -191,5 +202,11 @@ func (m *Mirror) fetchManifest(ctx context.Context, u *Upstream, repo, name stri
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("%s/%s@%s: %w", u.Name, repo, want, err)
 	}
-	return m.Store.repository(u.Name, repo).saveManifest(want, man, text)
+	desc, err := m.Store.repository(u.Name, repo).saveManifest(want, man, text)
+	if m.unwritable(err) {
+		m.log("a manifest could not be written", "digest", want.String(), "error", err.Error())
+		m.remembered.add(want, text)
+		err = nil
+	}
+	return desc, err
 }
