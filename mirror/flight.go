@@ -228,9 +228,13 @@ func (m *Mirror) pour(ctx context.Context, f *flight, in *incoming, u *Upstream,
 	return m.land(f, in, size)
 }
 
+var pourBuffers = sync.Pool{New: func() any { b := make([]byte, pourSize); return &b }}
+
 // take moves bytes from an answer to the file, and tells the readers.
 func (m *Mirror) take(f *flight, in *incoming, u *Upstream, body io.Reader) error {
-	buf := make([]byte, pourSize)
+	pooled := pourBuffers.Get().(*[]byte)
+	defer pourBuffers.Put(pooled)
+	buf := *pooled
 	for {
 		n, err := io.ReadAtLeast(body, buf, 1)
 		if n > 0 {

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -127,7 +130,7 @@ func mirrorValidateCommand(path *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := readMirrorClients(c); err != nil {
+			if _, err := readMirrorClients(c, slog.New(slog.DiscardHandler)); err != nil {
 				return err
 			}
 			rows := [][]string{{"UPSTREAM", "MODE", "AT", "ALSO CALLED", "REPOSITORIES"}}
@@ -145,16 +148,62 @@ func mirrorValidateCommand(path *string) *cobra.Command {
 }
 
 // readMirrorClients reads who may pull; nil is everybody.
-func readMirrorClients(c *mirror.Config) (func(string) bool, error) {
+func readMirrorClients(c *mirror.Config, log *slog.Logger) (func(string) bool, error) {
 	if c.ClientsFile == "" {
 		return nil, nil
 	}
-	if err := onlyOwner(c.ClientsFile); err != nil {
+	l := &clientList{file: c.ClientsFile, log: log}
+	if err := l.read(time.Now()); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(c.ClientsFile)
+	return l.permits, nil
+}
+
+// clientList is the file of who may pull, read again when it changes, so that a
+// secret can be replaced without a restart. A file that has become wrong changes
+// nothing.
+type clientList struct {
+	file string
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	looked  time.Time // at the file
+	changed time.Time // the file
+	permit  func(string) bool
+}
+
+// lookAgainAfter is how long a replaced secret may still be good.
+const lookAgainAfter = 2 * time.Second
+
+func (l *clientList) read(now time.Time) error {
+	l.looked = now
+	if err := onlyOwner(l.file); err != nil {
+		return err
+	}
+	info, err := os.Stat(l.file)
+	if err != nil || info.ModTime().Equal(l.changed) {
+		return err
+	}
+	text, err := os.ReadFile(l.file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return mirror.ReadClients(c.ClientsFile, text)
+	permit, err := mirror.ReadClients(l.file, text)
+	if err != nil {
+		return err
+	}
+	l.permit, l.changed = permit, info.ModTime()
+	return nil
+}
+
+func (l *clientList) permits(authorization string) bool {
+	l.mu.Lock()
+	if now := time.Now(); now.Sub(l.looked) > lookAgainAfter {
+		if err := l.read(now); err != nil {
+			l.log.Warn("the list of clients is as it was", "error", err.Error())
+		}
+	}
+	permit := l.permit
+	l.mu.Unlock()
+	return permit(authorization)
 }

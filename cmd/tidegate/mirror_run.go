@@ -64,7 +64,7 @@ const (
 )
 
 func (s *mirrorServer) listenAndRun(ctx context.Context) error {
-	clients, err := readMirrorClients(s.config)
+	clients, err := readMirrorClients(s.config, s.log)
 	if err != nil {
 		return err
 	}

@@ -208,6 +208,41 @@ tidegate_mirror_fetches_total{upstream="mcr.microsoft.com"} 1
 	}
 }
 
+func TestClientListIsReadAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "clients")
+	write := func(text string, at time.Time) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := time.Now()
+	write("bearer first-token-of-all\n", now)
+	l := &clientList{file: file, log: slog.New(slog.DiscardHandler)}
+	if err := l.read(now); err != nil {
+		t.Fatal(err)
+	}
+	later := func(what string, first, second bool) {
+		t.Helper()
+		l.looked = time.Time{}
+		if a, b := l.permits("Bearer first-token-of-all"), l.permits("Bearer second-token-of-all"); a != first || b != second {
+			t.Errorf("%s: %v %v, want %v %v", what, a, b, first, second)
+		}
+	}
+	later("at first", true, false)
+	write("bearer second-token-of-all\n", now.Add(time.Second))
+	later("replaced", false, true)
+	write("nonsense\n", now.Add(2*time.Second))
+	later("a mistake", false, true)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	later("gone", false, true)
+}
+
 func TestOwnCertificate(t *testing.T) {
 	now := time.Now()
 	own := ownCertificate{dir: filepath.Join(t.TempDir(), "tls"), names: []string{"mirror.example", "10.0.0.4", "fd00::4"}}
