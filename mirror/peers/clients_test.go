@@ -33,14 +33,11 @@ type client struct {
 	pull func(t *testing.T, ctx context.Context, m *mirror, i images) (digest.Digest, error)
 }
 
-func clients() []client {
-	return []client{
-		{"containerd, AKS's hosts.toml", containerdByPrefix},
-		{"containerd, by ns", containerdByNamespace},
-		{"skopeo", skopeo},
-		{"crane", pullByCrane},
-		{"oras, by AKS's path", pullByORAS},
-	}
+func clients(t *testing.T) []client {
+	return append(containerds(t),
+		client{"skopeo", skopeo},
+		client{"crane", pullByCrane},
+		client{"oras, by AKS's path", pullByORAS})
 }
 
 // trusting is a transport that trusts a mirror's own authority.
@@ -133,7 +130,7 @@ func skopeo(t *testing.T, ctx context.Context, m *mirror, i images) (digest.Dige
 
 // TestEveryClientPulls runs each client through what can happen to an upstream.
 func TestEveryClientPulls(t *testing.T) {
-	for _, c := range clients() {
+	for _, c := range clients(t) {
 		t.Run(c.name, func(t *testing.T) {
 			o := newOrigin(t)
 			dir := t.TempDir()
