@@ -36,6 +36,7 @@ type flights struct {
 // that it is written to, up to what has arrived.
 type flight struct {
 	digest digest.Digest
+	from   source
 	stop   context.CancelFunc
 	ready  chan struct{} // closed when size is known, or it failed before
 
@@ -50,6 +51,14 @@ type flight struct {
 	leaving *time.Timer
 }
 
+// source is where a blob is fetched from.
+type source struct {
+	upstream *Upstream
+	repo     string
+}
+
+func (x *exchange) source() source { return source{x.upstream, x.repo} }
+
 // join takes part in a blob's flight, and begins it where there is none. The
 // caller leaves it.
 func (m *Mirror) join(u *Upstream, repo string, d digest.Digest) *flight {
@@ -59,7 +68,7 @@ func (m *Mirror) join(u *Upstream, repo string, d digest.Digest) *flight {
 		return f
 	}
 	ctx, stop := context.WithCancel(forBlob(context.Background()))
-	f := &flight{digest: d, stop: stop, ready: make(chan struct{}), moved: make(chan struct{}), readers: 1}
+	f := &flight{digest: d, from: source{u, repo}, stop: stop, ready: make(chan struct{}), moved: make(chan struct{}), readers: 1}
 	if m.flights.by == nil {
 		m.flights.by, m.flights.slots = map[digest.Digest]*flight{}, make(chan struct{}, maxFlights)
 	}

@@ -188,6 +188,38 @@ func TestAClientThatLeavesDoesNotDisturbOthers(t *testing.T) {
 	}
 }
 
+func TestAFetchForAnotherRepositoryDecidesNothing(t *testing.T) {
+	o := newOrigin(t)
+	content := noise(2<<20, 12)
+	d := o.blob("a/has", content)
+	joined := make(chan struct{})
+	o.spoilt(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/a/lacks/") {
+			return false
+		}
+		<-joined
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	s := serveMirror(t, t.TempDir(), o.upstream())
+	var both sync.WaitGroup
+	both.Go(func() { s.get(blobURL("a/lacks", d.Digest)).wants(t, "where it is not", 404, nil) })
+	for o.count("/a/lacks/") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	both.Go(func() { s.get(blobURL("a/has", d.Digest)).wants(t, "where it is", 200, content) })
+	for readers := 0; readers < 2; time.Sleep(time.Millisecond) {
+		s.flights.mu.Lock()
+		f := s.flights.by[d.Digest]
+		s.flights.mu.Unlock()
+		f.mu.Lock()
+		readers = f.readers
+		f.mu.Unlock()
+	}
+	close(joined)
+	both.Wait()
+}
+
 func TestAStoreThatCannotBeWrittenIsPassedBy(t *testing.T) {
 	o := newOrigin(t)
 	contents := [][]byte{noise(1<<20, 9), noise(100, 10), noise(waitBelow, 11), nil}

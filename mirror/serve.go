@@ -24,6 +24,7 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer m.done(counted, r, x, began)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	limitTime(w, r)
 	if err := m.admit(counted, r); err != nil {
 		m.writeError(counted, r, err)
 		return
@@ -35,6 +36,20 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		counted.Header().Set("Retry-After", "1")
 		m.writeError(counted, r, ociregistry.ErrTooManyRequests)
+	}
+}
+
+// answerTime is for an answer that is not a blob, from the question on.
+const answerTime = askTimeout + 30*time.Second
+
+// limitTime keeps a client from holding its connection by reading a manifest byte
+// by byte, or by sending a body, which no request has, in the same way. Blobs have
+// deadlines of their own. A server without deadlines, as in tests, has none.
+func limitTime(w http.ResponseWriter, r *http.Request) {
+	to := http.NewResponseController(w)
+	_ = to.SetWriteDeadline(time.Now().Add(answerTime))
+	if r.ContentLength != 0 {
+		_ = to.SetReadDeadline(time.Now().Add(paceTime))
 	}
 }
 
@@ -151,16 +166,12 @@ func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange,
 	if m.isBroken() {
 		return m.relay(w, r, x, d)
 	}
-	f := m.join(x.upstream, x.repo, d)
-	defer f.leave()
-	select {
-	case <-f.ready:
-	case <-r.Context().Done():
-		return r.Context().Err()
-	}
-	size, err := f.known()
-	if err == nil && size < waitBelow {
-		err = f.whole(r.Context())
+	f, err := m.board(r.Context(), x, d)
+	defer func() { f.leave() }()
+	if err != nil && f.from != x.source() && r.Context().Err() == nil {
+		// It was fetched for another repository, which does not have it.
+		f.leave()
+		f, err = m.board(r.Context(), x, d)
 	}
 	if m.unwritable(err) && r.Context().Err() == nil {
 		m.log("passed on without being kept", "digest", d.String(), "error", err.Error())
@@ -180,6 +191,22 @@ func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange,
 		panic(http.ErrAbortHandler) // the client must not take what it has for the whole
 	}
 	return nil
+}
+
+// board joins a blob's flight, and waits until its size is known, and for a small
+// one until it is verified. The caller leaves it in any case.
+func (m *Mirror) board(ctx context.Context, x *exchange, d digest.Digest) (*flight, error) {
+	f := m.join(x.upstream, x.repo, d)
+	select {
+	case <-f.ready:
+	case <-ctx.Done():
+		return f, ctx.Err()
+	}
+	size, err := f.known()
+	if err == nil && size < waitBelow {
+		err = f.whole(ctx)
+	}
+	return f, err
 }
 
 // holding keeps the last byte of an answer back until the blob is verified, so
@@ -218,6 +245,7 @@ func (h *holding) Write(b []byte) (int, error) {
 	h.sent += int64(n)
 	if err == nil && hold > 0 {
 		if err = h.flight.whole(h.ctx); err == nil {
+			_ = http.NewResponseController(h.ResponseWriter).SetWriteDeadline(time.Now().Add(paceTime)) // the upstream took its time
 			var last int
 			last, err = h.ResponseWriter.Write(b[n:])
 			h.sent += int64(last)

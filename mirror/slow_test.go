@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,55 @@ func TestAClientThatReadsNothingIsCutOff(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAClientThatReadsNoManifestIsCutOff(t *testing.T) {
+	text := []byte(`{"schemaVersion":2,"config":{"digest":"` + digest.FromString("{}").String() + `"},"annotations":{"a":"` + strings.Repeat("a", 1<<20) + `"}}`)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		m, here, stop := inside(t, dir, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }))
+		defer stop()
+		for _, request := range []string{"GET /v2/a/b/manifests/v1 HTTP/1.1\r\n", "GET /v2/ HTTP/1.1\r\nContent-Length: 1000\r\n"} {
+			c, err := here.dial(t.Context(), "", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(c, "%sHost: mirror\r\n\r\n", request)
+			if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * answerTime)
+			if rest, err := io.Copy(io.Discard, c); rest > 100_000 {
+				t.Errorf("%q: %d bytes more, %v", request, rest, err)
+			}
+			c.Close()
+		}
+		if len(m.seats) > 0 {
+			t.Error("it is waited for")
+		}
+	})
+}
+
+func TestAnUpstreamMayTakeItsTime(t *testing.T) {
+	content := noise(1<<20, 5)
+	d := digest.FromBytes(content)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		_, here, stop := inside(t, dir, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+			for b := content; len(b) > 0; b = b[min(len(b), 20_000):] {
+				time.Sleep(stalled - time.Second)
+				_, _ = w.Write(b[:min(len(b), 20_000)])
+				_ = http.NewResponseController(w).Flush()
+			}
+		}))
+		defer stop()
+		client := &http.Client{Transport: &http.Transport{DialContext: here.dial, DisableKeepAlives: true}}
+		got, err := fetchWhole(client, "http://mirror"+blobURL("a/b", d))
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
 }
 
 func TestAClientThatReadsSlowlyGetsAll(t *testing.T) {

@@ -11,12 +11,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"cuelabs.dev/go/oci/ociregistry"
@@ -207,6 +210,51 @@ tidegate_mirror_fetches_total{upstream="mcr.microsoft.com"} 1
 		t.Error(err)
 	}
 }
+
+// TestMirrorServerLetsAnswersTakeLong: no deadline of the server's ends what is
+// sent while it arrives.
+func TestMirrorServerLetsAnswersTakeLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := mirrorHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for range 10 {
+				select {
+				case <-r.Context().Done():
+					t.Error("the request was given up")
+				case <-time.After(5 * mirrorHeader):
+				}
+				fmt.Fprintln(w, "more")
+				_ = http.NewResponseController(w).Flush()
+			}
+		}), nil, slog.New(slog.DiscardHandler))
+		here, there := net.Pipe()
+		l := &oneConn{conn: there, done: make(chan struct{})}
+		go func() { _ = server.Serve(l) }()
+		fmt.Fprint(here, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		b, err := io.ReadAll(here)
+		if n := bytes.Count(b, []byte("more")); err != nil || n != 10 {
+			t.Errorf("%d parts, %v", n, err)
+		}
+		_ = server.Close()
+	})
+}
+
+// oneConn is a listener with one connection.
+type oneConn struct {
+	conn net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+func (l *oneConn) Accept() (net.Conn, error) {
+	if c := l.conn; c != nil {
+		l.conn = nil
+		return c, nil
+	}
+	<-l.done
+	return nil, net.ErrClosed
+}
+func (l *oneConn) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 
 func TestClientListIsReadAgain(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "clients")
