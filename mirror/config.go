@@ -90,13 +90,16 @@ type fileUpstream struct {
 	Authorities  string   `yaml:"authorities"`
 }
 
-// clusterRepositories are what an AKS cluster pulls from mcr.microsoft.com: what
-// its nodes are made with, and its add-ons.
+// microsoft are the names of Microsoft's registry, the last two in China.
+var microsoft = []string{"mcr.microsoft.com", "mcr.azure.cn", "mcr.azk8s.cn"}
+
+// clusterRepositories are what an AKS cluster pulls from Microsoft's registry:
+// what its nodes are made with, and its add-ons.
 //
 //go:embed repositories.txt
 var clusterRepositories string
 
-// ClusterRepositories is what may be pulled from mcr.microsoft.com where a file
+// ClusterRepositories is what may be pulled from Microsoft's registry where a file
 // does not say otherwise.
 func ClusterRepositories() []Pattern {
 	var ps []Pattern
@@ -291,7 +294,7 @@ func (u *Upstream) readLists(fu fileUpstream) error {
 		u.Allow = append(u.Allow, p)
 	}
 	if len(u.Allow) == 0 {
-		if u.Name != "mcr.microsoft.com" {
+		if !slices.Contains(microsoft, u.Name) {
 			return errors.New("repositories: none; list what may be pulled, such as library/*")
 		}
 		u.Allow = ClusterRepositories()
