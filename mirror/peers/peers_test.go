@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -77,7 +79,7 @@ type origin struct {
 func newOrigin(t testing.TB) *origin {
 	o := &origin{store: ocimem.New()}
 	serve := ociserver.New(o.store, nil)
-	o.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	o.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		o.mu.Lock()
 		spoil := o.spoil
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
@@ -90,6 +92,8 @@ func newOrigin(t testing.TB) *origin {
 		}
 		serve.ServeHTTP(w, r)
 	}))
+	o.Config.ErrorLog = log.New(io.Discard, "", 0) // mirrors are killed here
+	o.StartTLS()
 	t.Cleanup(o.Close)
 	return o
 }
