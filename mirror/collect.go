@@ -288,7 +288,7 @@ func (m *Mirror) makeRoom(size int64) error {
 	if age > measureEvery || age > retryEvery && sp.used+size+overhead > m.MaxBytes {
 		c, err := m.Store.Collect(m.MaxBytes-size-overhead, false)
 		if err != nil {
-			return err
+			return notWritten(err)
 		}
 		sp.used, sp.measured = c.After, m.Store.now()
 		if len(c.Taken) > 0 {
@@ -296,7 +296,7 @@ func (m *Mirror) makeRoom(size int64) error {
 		}
 	}
 	if sp.used+size+overhead > m.MaxBytes {
-		return errFull
+		return notWritten(errFull)
 	}
 	sp.used += size + overhead
 	return nil

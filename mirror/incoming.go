@@ -34,11 +34,11 @@ func (s *Store) receive(d digest.Digest) (*incoming, error) {
 	if in.file, err = s.own(in.name); err != nil {
 		in.name += fmt.Sprintf("-%d", os.Getpid())
 		if in.file, err = s.own(in.name); err != nil {
-			return nil, err
+			return nil, notWritten(err)
 		}
 	}
 	if in.have, err = io.Copy(in.hash, in.file); err != nil {
-		return nil, errors.Join(err, in.file.Close())
+		return nil, notWritten(errors.Join(err, in.file.Close()))
 	}
 	return in, nil
 }
@@ -71,7 +71,7 @@ func (in *incoming) Write(b []byte) (int, error) {
 	n, err := in.file.WriteAt(b, in.have)
 	in.hash.Write(b[:n])
 	in.have += int64(n)
-	return n, err
+	return n, notWritten(err)
 }
 
 // errDiffers is an upstream that sends other bytes under the same digest.
@@ -103,10 +103,11 @@ func (in *incoming) commit() error {
 	if got := digest.NewDigest(in.digest.Algorithm(), in.hash); got != in.digest {
 		return fmt.Errorf("%s: received %s: %w", in.digest, got, errDamaged)
 	}
-	if err := in.file.Sync(); err != nil {
-		return err
+	err := in.file.Sync()
+	if err == nil {
+		err = in.store.rename(in.name, blobPath(in.digest))
 	}
-	return in.store.rename(in.name, blobPath(in.digest))
+	return notWritten(err)
 }
 
 // discard forgets what was received.

@@ -16,12 +16,25 @@ import (
 // brokenFor is how long the store is not written to after it could not be.
 const brokenFor = 10 * time.Second
 
-// unwritable notes an error of the store, and reports whether there was one: the
-// disk is full, or may only be read, or the store has no room. Then blobs are
-// passed on without being kept, since a node that boots must not fail for that.
+// storeError is what the disk, or the store's limit, has against writing.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
+
+// notWritten marks an error of writing.
+func notWritten(err error) error {
+	if err == nil {
+		return nil
+	}
+	return storeError{err}
+}
+
+// unwritable notes that the store cannot be written, if that is why: the disk is
+// full, or may only be read, or the store has no room. Then blobs are passed on
+// without being kept, since a node that boots must not fail for that.
 func (m *Mirror) unwritable(err error) bool {
-	var from *upstreamError
-	if err == nil || errors.As(err, &from) || errors.Is(err, errDamaged) || errors.Is(err, errDiffers) || errors.Is(err, errTooBig) {
+	var why storeError
+	if !errors.As(err, &why) {
 		return false
 	}
 	m.broken.Store(m.Store.now().Add(brokenFor).UnixNano())
@@ -50,9 +63,13 @@ func (r *remembered) add(d digest.Digest, text []byte) {
 	r.bytes += len(text)
 }
 
-// readManifestText returns a manifest that is in the store, or could not be.
+// readManifestText returns a manifest that is in the store, or could not be. One
+// that the disk has changed is taken out, so that it is fetched the next time.
 func (m *Mirror) readManifestText(d digest.Digest) ([]byte, error) {
 	text, err := m.Store.read(d)
+	if errors.Is(err, errDamaged) {
+		return nil, errors.Join(err, m.Store.drop(d))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		m.remembered.mu.Lock()
 		defer m.remembered.mu.Unlock()

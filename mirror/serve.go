@@ -168,8 +168,9 @@ func (m *Mirror) streamBlob(w http.ResponseWriter, r *http.Request, x *exchange,
 	}
 	f, err := m.board(r.Context(), x, d)
 	defer func() { f.leave() }()
-	if err != nil && f.from != x.source() && r.Context().Err() == nil {
-		// It was fetched for another repository, which does not have it.
+	if err != nil && (f.from != x.source() || errors.Is(err, context.Canceled)) && r.Context().Err() == nil {
+		// It was fetched for another repository, which does not have it, or was
+		// being given up when this client came.
 		f.leave()
 		f, err = m.board(r.Context(), x, d)
 	}

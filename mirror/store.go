@@ -161,7 +161,9 @@ func (s *Store) Put(d digest.Digest, b []byte) error {
 func (s *Store) drop(d digest.Digest) error { return s.root.Remove(blobPath(d)) }
 
 // replace writes a file whole or not at all, whatever happens meanwhile.
-func (s *Store) replace(name string, b []byte) error {
+func (s *Store) replace(name string, b []byte) error { return notWritten(s.write(name, b)) }
+
+func (s *Store) write(name string, b []byte) error {
 	temporary := path.Join(incomingDir, "tmp-"+rand.Text())
 	if err := s.root.MkdirAll(path.Dir(name), 0o750); err != nil {
 		return err

@@ -2,6 +2,8 @@ package mirror
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -167,5 +169,21 @@ func TestParseAccept(t *testing.T) {
 		if got := ParseAccept([]string{tt.header}); string(got) != tt.want {
 			t.Errorf("%q: %q, want %q", tt.header, got, tt.want)
 		}
+	}
+}
+
+func TestADamagedManifestIsFetchedAnew(t *testing.T) {
+	o := newOrigin(t)
+	image, _ := o.image("a/b", "v1", noise(100, 1))
+	dir := t.TempDir()
+	s := serveMirror(t, dir, o.upstream())
+	right := s.get(manifestURL("a/b", "v1"))
+	right.wants(t, "at first", 200, nil)
+	for _, ref := range []string{"v1", image.Digest.String()} {
+		if err := os.WriteFile(filepath.Join(dir, blobPath(image.Digest)), []byte(`{"schemaVersion":2}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.get(manifestURL("a/b", ref)).wants(t, "damaged", 502, nil)
+		s.get(manifestURL("a/b", ref)).wants(t, "fetched anew", 200, right.body)
 	}
 }
