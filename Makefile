@@ -101,6 +101,7 @@ soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memo
 
 test-mirror: ## containerd, skopeo, crane, oras and the OCI conformance tests against the mirror; a module of its own
 	scripts/setup-mirror
+	$(GO) test ./mirror
 	cd mirror/peers && TIDEGATE_REQUIRE=1 $(GO) test .
 
 bench-mirror: ## a blob of 1 GB from the mirror and from nginx, over TLS, in turns
