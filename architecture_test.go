@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"check":             {},
 	"config":            {"aks"},
 	"webhook":           {},
+	"mirror":            {},
 	"export":            {},
 	"export/exporttest": {},
 	"lab":               {"internal/netns", "wire/wiretest"},
