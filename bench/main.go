@@ -180,9 +180,11 @@ func (b *bench) close() {
 }
 
 // use makes the worlds of modes, once; those that cannot be made are told and left out, for a peer may not be there.
-func (b *bench) use(names ...string) []*world {
+func (b *bench) use(names ...string) []*world { return b.useModes(modes(), names...) }
+
+func (b *bench) useModes(modes []mode, names ...string) []*world {
 	var out []*world
-	for _, m := range modes() {
+	for _, m := range modes {
 		if !slices.Contains(names, m.name) || (b.modes != "" && !slices.Contains(strings.Split(b.modes, ","), m.name)) {
 			continue
 		}

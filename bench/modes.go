@@ -191,7 +191,7 @@ table ip bench {
 // ask asks DNS for names as a client, as clients do before they connect.
 func (w *world) ask(names []string) error {
 	return w.client.Do(func() error {
-		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(nameServer))
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gatewayInside, 53)))
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,10 @@ func (b *bench) all() []struct {
 	}{
 		{"T1", b.connections},
 		{"T2", b.bulk},
+		{"T3", b.latency},
+		{"T5", b.web},
+		{"T7", b.resolve},
+		{"T8", b.datagrams},
 	}
 }
 
