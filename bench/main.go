@@ -63,7 +63,7 @@ func main() {
 	flag.StringVar(&b.modes, "modes", "", "with these `MODES` alone, as in plain,snat,tidegate,haproxy")
 	flag.IntVar(&b.options.rounds, "rounds", 15, "`N` rounds of each measurement")
 	flag.DurationVar(&b.slice, "slice", 400*time.Millisecond, "how `LONG` a mode is measured, twice a round")
-	flag.Float64Var(&percent, "foreign", percent, "discard a round in which others used more than this `PERCENT` of the machine")
+	flag.Float64Var(&percent, "foreign", percent, "discard a round in which others used more than this `PERCENT` of the machine; from 100 on none is")
 	flag.StringVar(&b.binary, "tidegate", "bin/tidegate", "the program to measure, a `FILE`")
 	flag.StringVar(&b.out, "o", "results.json", "write the results to this `FILE`")
 	flag.StringVar(&b.report, "report", "", "write the report to this `FILE`, and its plots beside it")

@@ -190,6 +190,18 @@ table ip bench {
 
 // ask asks DNS for names as a client, as clients do before they connect.
 func (w *world) ask(names []string) error {
+	return w.asking(func(ask func(string) error) error {
+		for _, name := range names {
+			if err := ask(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// asking runs f inside the client's namespace, with a function that asks the gateway's DNS for a name's address.
+func (w *world) asking(f func(ask func(string) error) error) error {
 	return w.client.Do(func() error {
 		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gatewayInside, 53)))
 		if err != nil {
@@ -197,7 +209,7 @@ func (w *world) ask(names []string) error {
 		}
 		defer c.Close()
 		in := make([]byte, 4096)
-		for _, name := range names {
+		return f(func(name string) error {
 			q, err := load.Question(name)
 			if err != nil {
 				return err
@@ -205,8 +217,8 @@ func (w *world) ask(names []string) error {
 			if err := askOnce(c, q, in); err != nil {
 				return fmt.Errorf("ask for %s: %w", name, err)
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 }
 

@@ -71,18 +71,20 @@ func (b *bench) resolve() error {
 // resolveOne shows the waiting time of a client that asks one question after the other.
 func (b *bench) resolveOne(worlds []*world, hot [][]byte, fresh *atomic.Int64) error {
 	n := 0
-	for title, next := range map[string]func(int) []byte{
-		"from the cache": func(int) []byte { n++; return hot[n%len(hot)] },
-		"first time":     func(int) []byte { return b.unheard(fresh) },
+	for _, kind := range []struct {
+		title string
+		next  func(int) []byte
+	}{
+		{"answered from the cache", func(int) []byte { n++; return hot[n%len(hot)] }},
+		{"asked for the first time", func(int) []byte { return b.unheard(fresh) }},
 	} {
 		rounds, err := b.rounds(max(3, b.options.rounds/5), worlds, b.slice, func(w *world) running {
-			l := b.questions(w, 1, next)
-			return l
+			return b.questions(w, 1, kind.next)
 		})
 		if err != nil {
 			return err
 		}
-		t := b.results.table("T7", title+", one outstanding", Column{"p50", "µs"}, Column{"p99", "µs"})
+		t := b.results.table("T7", kind.title+", one outstanding", Column{"p50", "µs"}, Column{"p99", "µs"})
 		for _, w := range worlds {
 			p50, p99 := each(rounds, quantile(w.name, 0.5)), each(rounds, quantile(w.name, 0.99))
 			t.row(w.title, &p50, &p99)
@@ -167,7 +169,7 @@ func unbound(w *world) error {
 	for _, n := range append(append([]string{}, w.bench.policy.exact...), w.bench.policy.wild...) {
 		fmt.Fprintf(&b, "  local-zone: \"%s.\" transparent\n", n)
 	}
-	b.WriteString("remote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: DNS\n")
+	b.WriteString("remote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: UPSTREAM\n")
 	return w.startNames("unbound.conf", strings.ReplaceAll(b.String(), "INSIDE", gatewayInside.String()), "unbound", "-d", "-c")
 }
 
@@ -182,7 +184,7 @@ func dnsdist(w *world) error {
 	return w.startNames("dnsdist.conf", strings.ReplaceAll(`
 for i = 1, THREADS do addLocal("INSIDE:53", {reusePort=true}) end
 setACL({"0.0.0.0/0"})
-newServer({address="DNS:53", healthCheckMode="up", sockets=8})
+newServer({address="UPSTREAM:53", healthCheckMode="up", sockets=8})
 getPool(""):setCache(newPacketCache(100000, {maxTTL=86400, numberOfShards=20}))
 allowed = newSuffixMatchNode()
 for line in io.lines("DIR/names.lst") do allowed:add(newDNSName(line)) end
@@ -197,7 +199,7 @@ func coredns(w *world) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("%w (make bench builds it)", err)
 	}
-	return w.startNames("Corefile", ".:53 {\n  bind "+gatewayInside.String()+"\n  cache {\n    success 20000\n  }\n  forward . DNS\n}\n", path, "-conf")
+	return w.startNames("Corefile", ".:53 {\n  bind "+gatewayInside.String()+"\n  cache {\n    success 20000\n  }\n  forward . UPSTREAM\n}\n", path, "-conf")
 }
 
 func (w *world) startNames(file, text, program string, args ...string) error {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"tidegate.io/tidegate/bench/load"
@@ -41,8 +42,19 @@ func (p policy) hot(n int) []string {
 
 // addressOf is where DNS says that a name is.
 func addressOf(name string) netip.Addr {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if rest, ok := strings.CutPrefix(name, "pool-"); ok {
+		n, _, _ := strings.Cut(rest, ".")
+		if i, err := strconv.Atoi(n); err == nil {
+			return poolAddr(i)
+		}
+	}
+	if name == heldName {
+		_, to := holderPair(0)
+		return to.Addr()
+	}
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(strings.ToLower(strings.TrimSuffix(name, "."))))
+	_, _ = h.Write([]byte(name))
 	return serverAddrs()[h.Sum32()%serverCount]
 }
 

@@ -34,7 +34,7 @@ func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start 
 		if err != nil {
 			return nil, err
 		}
-		if worst > b.foreign {
+		if b.foreign < 1 && worst > b.foreign {
 			discarded++
 			b.say("%s: round %d of %d: others used %.0f %% of the machine: discarded", b.test, i+1, n, 100*worst)
 			continue

@@ -17,6 +17,9 @@ type status struct {
 		ID    string `json:"id"`
 		Rules int    `json:"rules"`
 	} `json:"policy"`
+	Reloads struct {
+		Applied int64 `json:"applied"`
+	} `json:"reloads"`
 	Queues []struct {
 		Connections int `json:"connections"`
 		Bytes       int `json:"bytes"`

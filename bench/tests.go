@@ -27,6 +27,12 @@ func (b *bench) all() []struct {
 		{"T5", b.web},
 		{"T7", b.resolve},
 		{"T8", b.datagrams},
+		{"T9", b.denied},
+		{"T10", b.sizes},
+		{"T11", b.reloads},
+		{"P10", b.change},
+		{"P13", b.records},
+		{"T4", b.established},
 	}
 }
 

@@ -56,6 +56,7 @@ type world struct {
 	client, gateway, router, serve *netns.NS
 	gatewayRuns                    bool  // Tidegate does, and answers
 	failed                         error // it could not be made
+	mayLose                        bool  // records of flows, for nobody reads them
 	procs                          []*process
 	closers                        []func()
 }

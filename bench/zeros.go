@@ -47,7 +47,10 @@ func (w *world) zeros() zeros {
 	if w.gatewayRuns {
 		var st status
 		if err := w.fetch("/status", &st); err == nil {
-			z["records lost"], z["records unwritten"], z["resets lost"] = st.Flows.Lost, st.Flows.Unwritten, st.ResetsLost
+			if !w.mayLose {
+				z["records lost"], z["records unwritten"] = st.Flows.Lost, st.Flows.Unwritten
+			}
+			z["resets lost"] = st.ResetsLost
 			z["reports lost in the kernel"] = st.Flows.KernelLost
 		}
 	}
