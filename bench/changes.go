@@ -30,7 +30,7 @@ func (b *bench) reloads() error {
 		Column{"p50", "µs"}, Column{"p99", "µs"}, Column{"longest", "µs"}, Column{"failed", ""}, Column{"reloads a second", ""})
 	for _, reloading := range []bool{false, true} {
 		var swaps, failed []float64
-		rounds, err := b.rounds(max(3, b.options.rounds/3), worlds, max(b.slice, time.Second), func(w *world) running {
+		rounds, err := b.rounds(b.some(3), worlds, b.long(), func(w *world) running {
 			if !reloading {
 				return b.open(w, ts, calm).Start()
 			}
@@ -200,7 +200,7 @@ func (b *bench) records() error {
 	ts := targets(b.policy.hot(hotNames), mainHello)
 	stalled := worlds[2]
 	stalled.mayLose = true
-	rounds, err := b.rounds(b.options.rounds, worlds, b.slice, func(w *world) running { return b.closed(w, ts).Start() })
+	rounds, err := b.rounds(b.some(2), worlds, b.slice, func(w *world) running { return b.closed(w, ts).Start() })
 	if err != nil {
 		return err
 	}

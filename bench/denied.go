@@ -36,7 +36,7 @@ func (b *bench) forbidden() []load.Target {
 func (b *bench) denials() error {
 	worlds := b.use("plain", "tidegate", "haproxy", "nginx")
 	allowed, forbidden := targets(b.policy.hot(hotNames), mainHello), b.forbidden()
-	n := max(3, b.options.rounds/2)
+	n := b.some(2)
 	yes, err := b.rounds(n, worlds, b.slice, func(w *world) running { return b.closed(w, allowed).Start() })
 	if err != nil {
 		return err
@@ -112,7 +112,7 @@ func (b *bench) floods() error {
 	var alone []round
 	for _, k := range kinds {
 		var rates []float64
-		rounds, err := b.rounds(max(3, b.options.rounds/3), worlds, max(b.slice, time.Second), func(w *world) running {
+		rounds, err := b.rounds(b.some(5), worlds, b.long(), func(w *world) running {
 			stop, err := k.begin(w)
 			if err != nil {
 				b.say("%s: %v", k.title, err)

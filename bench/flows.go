@@ -19,7 +19,17 @@ var (
 	holderServers = netip.MustParsePrefix("20.51.0.0/16")
 )
 
-const heldName = "held.example"
+// heldServers is how many servers they go to, each with a name: behind one address of the gateway a server's port can
+// have no more than 64,000.
+const heldServers = 16
+
+func heldName(i int) string { return fmt.Sprintf("held-%d.example", i) }
+
+func heldAddr(i int) netip.Addr {
+	a := holderServers.Addr().As4()
+	a[3] = byte(i + 1)
+	return netip.AddrFrom4(a)
+}
 
 // openRate is how many connections are begun a second: what the gateway decides beside the bench on two cores.
 const openRate = 3000
@@ -27,7 +37,13 @@ const openRate = 3000
 // established is T4: new connections beside many that are there already, and what those cost in memory.
 func (b *bench) established() error {
 	s := b.usual()
-	s.more = "  - id: bench/held\n    from: [prod]\n    why: measured\n    to: [\"https://" + heldName + ":443\"]\n"
+	var names []string
+	hellos := map[netip.Addr][]byte{}
+	for i := range heldServers {
+		names = append(names, heldName(i))
+		hellos[heldAddr(i)] = helloOf(heldName(i), 0)
+	}
+	s.more = "  - id: bench/held\n    from: [prod]\n    why: measured\n    to: [\"https://" + strings.Join(names, ":443\", \"https://") + ":443\"]\n"
 	w, err := b.world(tidegateWith("flows", "Tidegate", s))
 	if err != nil {
 		return err
@@ -36,12 +52,12 @@ func (b *bench) established() error {
 	if err := w.routeHolders(); err != nil {
 		return err
 	}
-	h := &load.Holders{Client: w.client, Server: w.serve, Device: "eth0", Hello: helloOf(heldName, 0), Answer: serverHello()}
+	h := &load.Holders{Client: w.client, Server: w.serve, Device: "eth0", Hello: func(a netip.Addr) []byte { return hellos[a] }, Answer: serverHello()}
 	if err := h.Start(holderServers, holderClients); err != nil {
 		return err
 	}
 	defer h.Close()
-	if err := w.ask([]string{heldName}); err != nil {
+	if err := w.ask(names); err != nil {
 		return err
 	}
 	return b.measureFlows(w, h)
@@ -53,7 +69,7 @@ func (b *bench) measureFlows(w *world, h *load.Holders) error {
 	t := b.results.table("T4", "new connections beside established ones",
 		Column{"established", ""}, Column{"CPU a connection", "µs"}, Column{"÷ none", ""}, Column{"memory of the process", "MB"}, Column{"bytes of the process a flow", ""})
 	ts := targets(b.policy.hot(hotNames), mainHello)
-	have, first, empty := 0, Figure{}, w.residentMB()
+	have, first, empty := 0, Figure{}, 0.0
 	for _, n := range b.flowCounts() {
 		if n > room {
 			t.Note = fmt.Sprintf("This kernel tracks at most %d connections, a setting of the whole machine; beyond three quarters of it (%d) nothing was measured.", limit, room)
@@ -66,15 +82,15 @@ func (b *bench) measureFlows(w *world, h *load.Holders) error {
 		h.Open(holderPair, have, n-have, openRate)
 		have = n
 		time.Sleep(time.Second)
-		rounds, err := b.rounds(max(3, b.options.rounds/3), []*world{w}, b.slice, func(w *world) running { return b.closed(w, ts).Start() })
+		rounds, err := b.rounds(b.some(3), []*world{w}, b.slice, func(w *world) running { return b.closed(w, ts).Start() })
 		if err != nil {
 			return err
 		}
 		cost := each(rounds, func(r round) float64 { return r[w.name].cost() })
-		if first.Rounds == 0 {
-			first = cost
-		}
 		held, memory := float64(h.Established()), w.residentMB()
+		if first.Rounds == 0 {
+			first, empty = cost, memory
+		}
 		f, mb, more := figure([]float64{held}), figure([]float64{memory}), Figure{cost.Median / first.Median, cost.Low / first.High, cost.High / first.Low, cost.Rounds}
 		var bytes *Figure
 		if held > 0 {
@@ -100,10 +116,9 @@ func (b *bench) flowCounts() []int {
 
 // holderPair are the ends of a connection: each client has one, as many pods do.
 func holderPair(i int) (from, to netip.AddrPort) {
-	c, s := holderClients.Addr().As4(), holderServers.Addr().As4()
+	c := holderClients.Addr().As4()
 	c[2], c[3] = byte(i>>8), byte(i)
-	s[3] = 1
-	return netip.AddrPortFrom(netip.AddrFrom4(c), uint16(20000+i>>16)), netip.AddrPortFrom(netip.AddrFrom4(s), 443)
+	return netip.AddrPortFrom(netip.AddrFrom4(c), uint16(20000+i>>16)), netip.AddrPortFrom(heldAddr(i%heldServers), 443)
 }
 
 func (w *world) routeHolders() error {

@@ -12,9 +12,13 @@ import (
 // latency is T3: how long a client waits for the first byte, with one connection at a time and at shares of what the mode
 // can do itself.
 func (b *bench) latency() error {
-	worlds := b.use("plain", "snat", "tidegate", "haproxy", "squid")
+	peers := []string{"plain", "snat", "tidegate", "haproxy", "squid"}
+	if b.quick {
+		peers = peers[:4]
+	}
+	worlds := b.use(peers...)
 	ts := targets(b.policy.hot(hotNames), mainHello)
-	n := max(3, b.options.rounds/3)
+	n := b.some(5)
 	most, err := b.rounds(1, worlds, b.slice, func(w *world) running { return b.closed(w, ts).Start() })
 	if err != nil {
 		return err

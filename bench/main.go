@@ -70,6 +70,17 @@ func main() {
 	flag.BoolVar(&b.quick, "quick", false, "short: shows that everything works, and that what must be zero is")
 	flag.BoolVar(&b.full, "full", false, "the whole matrix, which takes an hour")
 	flag.Parse()
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if b.quick && !given["rounds"] {
+		b.options.rounds = 1
+	}
+	if b.quick && !given["slice"] {
+		b.slice = 100 * time.Millisecond
+	}
+	if b.quick && !given["foreign"] {
+		percent = 100 // no time is asserted
+	}
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "bench: unexpected %q; for example: go run ./bench -only T1 -rounds 5 -foreign 100\n", flag.Arg(0))
 		os.Exit(2)
@@ -106,6 +117,9 @@ func (b *bench) run() error {
 	b.results.finish(b)
 	if err := b.results.write(b.out); err != nil {
 		return err
+	}
+	if b.report != "" {
+		failed = errors.Join(failed, b.results.report(b.report))
 	}
 	return errors.Join(failed, b.verdict())
 }

@@ -29,7 +29,7 @@ func nameServers() []mode {
 // resolve is T7: questions that are answered from the cache, and questions that nobody asked before.
 func (b *bench) resolve() error {
 	worlds := b.useModes(nameServers(), "tidegate", "dnsmasq", "unbound", "dnsdist", "coredns")
-	n := max(3, b.options.rounds/2)
+	n := b.some(2)
 	var hot [][]byte
 	for _, name := range b.policy.hot(1000) {
 		q, err := load.Question(name)
@@ -58,13 +58,16 @@ func (b *bench) resolve() error {
 	b.resolveTable("answered from the cache, 1,000 names, 32 outstanding", worlds, cached)
 	b.resolveGoals(cached)
 	var fresh atomic.Int64
-	miss, err := b.rounds(max(3, n/2), worlds, b.slice, func(w *world) running {
+	miss, err := b.rounds(b.some(4), worlds, b.slice, func(w *world) running {
 		return b.questions(w, workers, func(int) []byte { return b.unheard(&fresh) })
 	})
 	if err != nil {
 		return err
 	}
 	b.resolveTable("asked for the first time, 32 outstanding", worlds, miss)
+	if b.quick {
+		return nil
+	}
 	return b.resolveOne(worlds, hot, &fresh)
 }
 
@@ -78,7 +81,7 @@ func (b *bench) resolveOne(worlds []*world, hot [][]byte, fresh *atomic.Int64) e
 		{"answered from the cache", func(int) []byte { n++; return hot[n%len(hot)] }},
 		{"asked for the first time", func(int) []byte { return b.unheard(fresh) }},
 	} {
-		rounds, err := b.rounds(max(3, b.options.rounds/5), worlds, b.slice, func(w *world) running {
+		rounds, err := b.rounds(b.some(5), worlds, b.slice, func(w *world) running {
 			return b.questions(w, 1, kind.next)
 		})
 		if err != nil {

@@ -49,9 +49,11 @@ func addressOf(name string) netip.Addr {
 			return poolAddr(i)
 		}
 	}
-	if name == heldName {
-		_, to := holderPair(0)
-		return to.Addr()
+	if rest, ok := strings.CutPrefix(name, "held-"); ok {
+		n, _, _ := strings.Cut(rest, ".")
+		if i, err := strconv.Atoi(n); err == nil {
+			return heldAddr(i)
+		}
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name))

@@ -75,6 +75,25 @@ func (s slice) plus(o slice) slice {
 	}
 }
 
+// some is how many rounds a measurement gets that is one of part like it; all of them where the whole matrix is wanted.
+func (b *bench) some(part int) int {
+	switch {
+	case b.full:
+		return b.options.rounds
+	case b.quick:
+		return max(1, b.options.rounds/part)
+	}
+	return max(3, b.options.rounds/part)
+}
+
+// long is how long a load is measured that is slow or disturbed on purpose.
+func (b *bench) long() time.Duration {
+	if b.quick {
+		return b.slice
+	}
+	return max(b.slice, time.Second)
+}
+
 // progress tells how a round went.
 func (b *bench) progress(i, n int, worlds []*world, u unit, r round) {
 	line := fmt.Sprintf("%s: %d/%d:", b.test, i, n)

@@ -32,7 +32,7 @@ func (b *bench) web() error {
 		lengths[w.name] = n
 	}
 	for _, transactions := range []int{1, 10} {
-		rounds, err := b.rounds(max(3, b.options.rounds/3), worlds, b.slice, func(w *world) running {
+		rounds, err := b.rounds(b.some(3), worlds, b.slice, func(w *world) running {
 			l := b.closed(w, ts)
 			l.Requests, l.Answer = transactions, lengths[w.name]
 			return l.Start()

@@ -118,6 +118,13 @@ func (w *world) connect() error {
 		w.router.Sysctl("net/ipv4/ip_forward", "1"))
 }
 
+// offloadsOff makes every packet what a wire carries.
+func (w *world) offloadsOff() error {
+	return errors.Join(
+		w.client.GSO("eth0", false), w.gateway.GSO("inside", false), w.gateway.GSO("outside", false),
+		w.router.GSO("gateway", false), w.router.GSO("internet", false), w.serve.GSO("eth0", false))
+}
+
 // listen opens what the world's server answers on.
 func (w *world) listen() error {
 	return w.serve.Do(func() error {
@@ -209,7 +216,7 @@ func (p *process) logged() string {
 	return strings.TrimSpace(string(text[max(0, len(text)-end):]))
 }
 
-// stop ends a process and its children, which are in a process group of their own.
+// stop ends a process and its children: what is in its process group, and what is in its control group after that.
 func (p *process) stop() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
@@ -218,6 +225,16 @@ func (p *process) stop() {
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
+	for range 40 {
+		pids := p.group.pids()
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(pids) == 0 {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
 }
 
 func (w *world) close() {
@@ -233,7 +250,7 @@ func (w *world) close() {
 // world is the world of a mode, made when it is first needed.
 func (b *bench) world(m mode) (*world, error) {
 	for _, w := range b.worlds {
-		if w.name == m.name {
+		if w.name == m.name { // also one that could not be made
 			return w, w.failed
 		}
 	}
