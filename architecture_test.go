@@ -39,6 +39,8 @@ var mayImport = map[string][]string{
 
 	"e2e":     {},
 	"e2e/app": {},
+	"bench":      {"bench/load", "internal/netns", "lab", "wire", "wire/wiretest"}, // a program of its own
+	"bench/load": {"internal/netns", "wire"},
 
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -48,7 +49,7 @@ func TestHellosAreWhatTheyAreCalled(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%d bytes: %v", size, err)
 			}
-			if string(hello.ServerName) != name {
+			if hello.ServerName != name {
 				t.Errorf("%d bytes: asks for %q, want %q", size, hello.ServerName, name)
 			}
 		}
@@ -111,7 +112,7 @@ func TestReportKeepsWhatPeopleWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	for d := xml.NewDecoder(bytes.NewReader(svg)); ; {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatalf("the plot is not XML: %v", err)

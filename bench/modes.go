@@ -207,7 +207,7 @@ func (w *world) asking(f func(ask func(string) error) error) error {
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		in := make([]byte, 4096)
 		return f(func(name string) error {
 			q, err := load.Question(name)
