@@ -17,20 +17,21 @@ import (
 // byHand is the line below which a report belongs to people: what stands there is kept.
 const byHand = "<!-- What follows is written by hand and kept. -->"
 
-// reasons say why a goal is not met where that is known; they are printed only beside a goal that is not.
+// reasons say why a goal is not met; they are printed only beside one that is not. They hold what is known by construction,
+// or from another figure on the page.
 var reasons = map[string]string{
-	"P1":  "Each undecided packet is copied to the process and back, and each process switch is counted. What remains beyond SNAT is the queue itself: SYN, SYN-ACK, hello and the server's answer are looked at, for the safety of holding until the server has confirmed.",
-	"P2":  "The rate follows from the CPU a connection (P1), on a machine where client and server share the two cores.",
-	"P3":  "A connection by itself pays a wake-up of the process for each of its undecided packets; beside other work that process waits for a core like everybody.",
-	"P4":  "A decided packet passes the classification and three conntrack marks more than a bare SNAT: some 20 nftables expressions.",
-	"P5":  "As P4, and each datagram here is a packet of its own, so that nothing is shared.",
-	"P6":  "The load of a policy is dominated by reading its YAML; the decision itself costs the same (see the end of this page).",
-	"P7":  "An address is in the kernel's sets, the journal and the bindings before its answer leaves.",
-	"P8":  "The process remembers the name of each connection that it allowed (about 300 bytes, at most 262,144), because a change of the policy must cut exactly those which it denies. Packets of decided connections do not need it, and they survive it.",
-	"P9":  "The figures count the server's CPU time, the network's share of it included, which is most of a cached answer.",
-	"P10": "A changed file is read, compiled and compared as a whole: that is linear in its length.",
-	"P11": "A refusal is followed like an allowed connection up to its hello, and then told to both ends; a relay refuses before it has opened anything to the server.",
-	"P13": "A record is made and written for each connection and for each end of one.",
+	"P1":  "an undecided packet is copied to the process and its verdict back. SYN, SYN-ACK, hello and the server's answer are all looked at, because the hello is held until it is complete and the connection until the server has confirmed it. Both ends of it are also told to conntrack's listeners and written to the flow log (P13 has its share).",
+	"P2":  "the rate follows from the CPU a connection (P1): client, server and gateway share the cores.",
+	"P3":  "each undecided packet wakes the process once, and where the cores are busy the process waits for one as everybody does; a kernel path does not.",
+	"P4":  "a decided packet passes more nftables rules than one of a bare SNAT: normalisation, the clearing of foreign marks, the connection's mark.",
+	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
+	"P6":  "a policy is YAML text that is read, compiled and kept with where each rule came from; the decision itself costs the same (see the end of this page).",
+	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
+	"P8":  "the process remembers the name of each connection that it allowed, at most 262,144, because a change of the policy must cut exactly those which it denies. No packet of a decided connection needs that.",
+	"P9":  "a server's CPU time includes the kernel's part of receiving and sending, which batches amortise differently.",
+	"P10": "a changed file is read, compiled and compared as a whole, which is linear in its length, and DNS learns of it with the rest.",
+	"P11": "a refused connection has been forwarded up to its hello, and both of its ends have to be told; a relay refuses before it has opened anything to the server.",
+	"P13": "a record is made and written at each connection's begin and end.",
 }
 
 // report writes the page, with its plots in files beside it.
