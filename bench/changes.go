@@ -139,7 +139,7 @@ func (w *world) inForce(s setting, name string, want bool) (took time.Duration, 
 	if err := w.writeGatewayFile(s); err != nil {
 		return 0, err
 	}
-	err = w.asking(func(ask func(string) error) error {
+	err = w.asking(false, func(ask func(string) error) error {
 		began := time.Now()
 		if err := w.procs[0].cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			return err
@@ -163,7 +163,7 @@ func (w *world) inForce(s setting, name string, want bool) (took time.Duration, 
 // connects reports whether a hello for the name is answered. It is called inside the client's namespace.
 func (w *world) connects(name string) bool {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: clientAddrs()[1].AsSlice()}, Timeout: time.Second}
-	c, err := d.Dial("tcp", netip.AddrPortFrom(addressOf(name), 443).String())
+	c, err := d.Dial("tcp", netip.AddrPortFrom(addressOf(name, false), 443).String())
 	if err != nil {
 		return false
 	}

@@ -17,16 +17,19 @@ func (b *bench) connections() error {
 	n := b.options.rounds
 	all := []string{"plain", "snat", "tidegate", "haproxy", "nginx", "sniproxy", "squid"}
 	few := []string{"plain", "snat", "tidegate", "haproxy"}
-	if err := b.connectionsOf(mainHello, b.use(all...), "", n); err != nil {
+	if err := b.connectionsOf(mainHello, b.use(all...), kind{}, n); err != nil {
 		return err
 	}
 	if b.quick {
 		return nil
 	}
 	for _, size := range []int{277, 517, 4096, 16384} {
-		if err := b.connectionsOf(size, b.use(few...), "", b.some(3)); err != nil {
+		if err := b.connectionsOf(size, b.use(few...), kind{}, b.some(3)); err != nil {
 			return err
 		}
+	}
+	if err := b.connectionsOf(mainHello, b.use(few[:3]...), kind{v6: true}, b.some(3)); err != nil {
+		return err
 	}
 	var wire []mode
 	for _, m := range modes() {
@@ -36,7 +39,7 @@ func (b *bench) connections() error {
 	for _, w := range worlds {
 		defer b.drop(w)
 	}
-	return b.connectionsOf(mainHello, worlds, wireSuffix, b.some(3))
+	return b.connectionsOf(mainHello, worlds, kind{suffix: wireSuffix}, b.some(3))
 }
 
 // onTheWire is a mode whose packets are no larger than a wire's: offloads are off at every end, so a long hello is
@@ -47,16 +50,32 @@ func onTheWire(m mode) mode {
 
 const wireSuffix = "-wire"
 
-// connectionsOf measures connections whose hello has a size; suffix ends the names of the worlds.
-func (b *bench) connectionsOf(size int, worlds []*world, suffix string, n int) error {
-	ts := targets(b.policy.hot(hotNames), size)
-	rounds, err := b.rounds(n, worlds, b.slice, func(w *world) running { return running(b.closed(w, ts).Start()) })
+// A kind of connections: suffix ends the names of their worlds.
+type kind struct {
+	suffix string
+	v6     bool
+}
+
+// connectionsOf measures connections whose hello has a size.
+func (b *bench) connectionsOf(size int, worlds []*world, k kind, n int) error {
+	suffix := k.suffix
+	ts := targetsOf(b.policy.hot(hotNames), size, k.v6)
+	rounds, err := b.rounds(n, worlds, b.slice, func(w *world) running {
+		l := b.closed(w, ts)
+		if k.v6 {
+			l.Sources = clientAddrs6()
+		}
+		return l.Start()
+	})
 	if err != nil {
 		return err
 	}
 	title := fmt.Sprintf("new connections, ClientHello of %d bytes", len(ts[0].Hello))
 	if suffix == wireSuffix {
 		title += ", packets as on a wire (no segmentation offload)"
+	}
+	if k.v6 {
+		title += ", IPv6"
 	}
 	t := b.results.table("T1", title,
 		Column{"CPU a connection", "µs"}, Column{"added to plain", "µs"}, Column{"added to SNAT", "µs"}, Column{"rate ÷ plain", ""}, Column{"rate ÷ SNAT", ""}, Column{"connections a second", ""})
@@ -66,7 +85,7 @@ func (b *bench) connectionsOf(size int, worlds []*world, suffix string, n int) e
 		t.row(w.title, &cost, b.added(rounds, w.name, "plain"+suffix), b.added(rounds, w.name, "snat"+suffix),
 			ratioOfRates(rounds, w.name, "plain"+suffix), ratioOfRates(rounds, w.name, "snat"+suffix), &rate)
 	}
-	if size == mainHello && suffix == "" {
+	if size == mainHello && k == (kind{}) {
 		t.Note = fmt.Sprintf("sniproxy tries its names in turn, so it has the %d that are asked for and not all of the policy.", hotNames)
 		b.connectionGoals(rounds)
 	}

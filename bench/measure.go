@@ -32,6 +32,8 @@ type running interface {
 	Stop() (*load.Count, error)
 }
 
+var errNothing = errors.New("nothing passed")
+
 // settle is how long a load runs before it is measured.
 const settle = 150 * time.Millisecond
 
@@ -63,7 +65,7 @@ func (b *bench) measure(w *world, d time.Duration, u unit, start func() running)
 	}
 	b.check(w, count, before)
 	if passed(l, u, done, bytes) == 0 {
-		return s, fmt.Errorf("%s: nothing passed: %s", w.name, count)
+		return s, fmt.Errorf("%s: %w: %s", w.name, errNothing, count)
 	}
 	return s, nil
 }

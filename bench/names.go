@@ -32,7 +32,7 @@ func (b *bench) resolve() error {
 	n := b.some(2)
 	var hot [][]byte
 	for _, name := range b.policy.hot(1000) {
-		q, err := load.Question(name)
+		q, err := load.Question(name, false)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (b *bench) resolveOne(worlds []*world, hot [][]byte, fresh *atomic.Int64) e
 // unheard is a question for a name below a wildcard that was never asked for.
 func (b *bench) unheard(fresh *atomic.Int64) []byte {
 	n := fresh.Add(1)
-	q, err := load.Question(fmt.Sprintf("x%d.%s", n, b.policy.wild[int(n)%len(b.policy.wild)]))
+	q, err := load.Question(fmt.Sprintf("x%d.%s", n, b.policy.wild[int(n)%len(b.policy.wild)]), false)
 	if err != nil {
 		panic(err) // the names are made above
 	}

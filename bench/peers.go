@@ -33,6 +33,7 @@ func haproxy(w *world) error {
 global
   maxconn 6000
   nbthread THREADS
+  tune.bufsize 32768
   log stdout format raw daemon
 defaults
   mode tcp

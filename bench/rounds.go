@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,6 +32,15 @@ func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start 
 	discarded := 0
 	for i := range n {
 		r, worst, err := b.round(worlds, d, u, start)
+		if failed := new(peerError); errors.As(err, failed) && len(worlds) > 1 {
+			b.say("%s: %s: left out: %v", b.test, failed.mode, err)
+			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s in %s: %v", failed.mode, b.test, err))
+			worlds = slices.DeleteFunc(slices.Clone(worlds), func(w *world) bool { return w.name == failed.mode })
+			for _, r := range kept {
+				delete(r, failed.mode)
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -56,6 +66,9 @@ func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*worl
 	slices.Reverse(order[len(worlds):])
 	for _, w := range order {
 		s, err := b.measure(w, d, u, func() running { return start(w) })
+		if errors.Is(err, errNothing) && !ours(w.name) {
+			return nil, 0, peerError{w.name, err}
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -63,6 +76,12 @@ func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*worl
 		r[w.name] = r[w.name].plus(s)
 	}
 	return r, worst, nil
+}
+
+// A peerError is a peer that lets nothing through; the others are measured without it.
+type peerError struct {
+	mode string
+	error
 }
 
 func (s slice) plus(o slice) slice {

@@ -158,7 +158,7 @@ func (b *bench) sizesOfSets() error {
 
 // learnPool asks for n names of TCP rules and notes how long each answer took.
 func (w *world) learnPool(n int, took *load.Histogram) error {
-	return w.asking(func(ask func(string) error) error {
+	return w.asking(false, func(ask func(string) error) error {
 		for i := range n {
 			began := time.Now()
 			if err := ask(fmt.Sprintf("pool-%d.example", i)); err != nil {

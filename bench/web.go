@@ -20,7 +20,7 @@ func (b *bench) web() error {
 	defer b.server.Reply.Store(&hello)
 	var ts []load.Target
 	for _, name := range b.policy.hot(hotNames) {
-		ts = append(ts, load.Target{To: netip.AddrPortFrom(addressOf(name), 80), Hello: fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n\r\n", name)})
+		ts = append(ts, load.Target{To: netip.AddrPortFrom(addressOf(name, false), 80), Hello: fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\nUser-Agent: bench\r\n\r\n", name)})
 	}
 	worlds := b.use("plain", "snat", "tidegate", "haproxy")
 	lengths := map[string]int64{}

@@ -52,12 +52,12 @@ func TestLengthOfAHello(t *testing.T) {
 }
 
 func TestAnswersAreReadByOthers(t *testing.T) {
-	q, err := Question("a.example")
+	q, err := Question("a.example", false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	q[0], q[1] = 1, 2
-	s := NameServer{Address: func(string) netip.Addr { return netip.MustParseAddr("20.50.0.1") }}
+	s := NameServer{Address: func(string, bool) netip.Addr { return netip.MustParseAddr("20.50.0.1") }}
 	out, ok := s.answer(nil, q)
 	if !ok || !answers(out, 0x0102) || answers(out, 0x0103) {
 		t.Fatalf("no answer: %x", out)
