@@ -25,7 +25,7 @@ var reasons = map[string]string{
 	"P3":  "each undecided packet wakes the process once, and where the cores are busy the process waits for one as everybody does; a kernel path does not.",
 	"P4":  "a decided packet passes more nftables rules than one of a bare SNAT: normalisation, the clearing of foreign marks, the connection's mark.",
 	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
-	"P6":  "a policy is YAML text that is read, compiled and kept with where each rule came from; the decision itself costs the same (see the end of this page).",
+	"P6":  "a policy is YAML text that is read, compiled and kept with where each rule came from, and a million names take minutes to read (`-full` waits for them); the decision itself costs the same (see the end of this page).",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
 	"P8":  "the process remembers the name of each connection that it allowed, at most 262,144, because a change of the policy must cut exactly those which it denies. No packet of a decided connection needs that.",
 	"P9":  "a server's CPU time includes the kernel's part of receiving and sending, which batches amortise differently.",

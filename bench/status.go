@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 )
 
 // status is what the running gateway tells of itself, as far as it is looked at here.
@@ -45,7 +46,9 @@ func (w *world) fetch(path string, into any) error {
 		})
 		return c, err
 	}}
-	req, err := http.NewRequest(http.MethodGet, "http://"+management+path, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+management+path, nil)
 	if err != nil {
 		return err
 	}

@@ -204,9 +204,12 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
+// readyTimeout is more than any server needs that starts at all; a policy of a million names takes minutes to read.
+const readyTimeout = 5 * time.Minute
+
 // await tries until it succeeds, or the process has ended.
 func (p *process) await(try func() error) error {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(readyTimeout); ; time.Sleep(20 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return nil
