@@ -108,10 +108,13 @@ func (b *bench) floods() error {
 		{fmt.Sprintf("beside %d connections a second that are refused", evilRate), b.floodDenied},
 	}
 	t := b.results.table("T9", fmt.Sprintf("%d connections a second of 64 clients, beside one that floods", calm),
-		Column{"kept", ""}, Column{"p50", "µs"}, Column{"p99", "µs"}, Column{"flood a second", ""})
+		Column{"kept", ""}, Column{"failed of them", "%"}, Column{"p50", "µs"}, Column{"p99", "µs"}, Column{"flood a second", ""})
 	var alone []round
 	for _, k := range kinds {
 		var rates []float64
+		for _, w := range worlds {
+			w.flooded = k.title != "alone"
+		}
 		rounds, err := b.rounds(b.some(5), worlds, b.long(), func(w *world) running {
 			stop, err := k.begin(w)
 			if err != nil {
@@ -120,6 +123,9 @@ func (b *bench) floods() error {
 			}
 			return &beside{b.open(w, allowed, calm).Start(), func(d time.Duration) { rates = append(rates, float64(stop())/d.Seconds()) }, time.Now()}
 		})
+		for _, w := range worlds {
+			w.flooded = false
+		}
 		if err != nil {
 			return err
 		}
@@ -130,7 +136,11 @@ func (b *bench) floods() error {
 		for _, w := range worlds {
 			kept := each(rounds, func(r round) float64 { return r[w.name].rate() / calm })
 			p50, p99 := each(rounds, quantile(w.name, 0.5)), each(rounds, quantile(w.name, 0.99))
-			t.row(w.title+", "+k.title, &kept, &p50, &p99, &rate)
+			failed := each(rounds, func(r round) float64 {
+				c := r[w.name].count
+				return 100 * float64(c.Failed) / float64(max(1, c.Failed+c.Done))
+			})
+			t.row(w.title+", "+k.title, &kept, &failed, &p50, &p99, &rate)
 		}
 		if has(rounds, "tidegate") && k.title != "alone" {
 			b.results.atLeast("P11", "connections of others that are kept, "+k.title, 0.9, "", each(rounds, func(r round) float64 { return r["tidegate"].rate() / calm }))

@@ -62,6 +62,7 @@ type world struct {
 	gatewayRuns                    bool  // Tidegate does, and answers
 	failed                         error // it could not be made
 	mayLose                        bool  // records of flows, for nobody reads them
+	flooded                        bool  // connections may fail, and are shown in the table
 	procs                          []*process
 	closers                        []func()
 }
