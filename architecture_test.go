@@ -39,8 +39,10 @@ var mayImport = map[string][]string{
 
 	"deploy/webhook/chart": {},
 
-	"e2e":     {},
-	"e2e/app": {},
+	"e2e":        {},
+	"e2e/app":    {},
+	"bench":      {"bench/load", "internal/netns", "lab", "wire", "wire/wiretest"}, // a program of its own
+	"bench/load": {"internal/netns", "wire"},
 
 	"internal/netns":           {},
 	"internal/netns/netnstest": {"internal/netns"},
