@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short prove soak fuzz bench clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -88,6 +88,16 @@ e2e: test-bin ## a real node, tunnel and API server behind the real gateway; as 
 
 e2e-short: test-bin ## the shortest of them: the node is ready, its pod runs and is heard
 	TIDEGATE_NETNS=required TIDEGATE_E2E=required $(GO) test -short -timeout 5m ./e2e
+
+FOR ?= 10m
+SOAK_SEED ?= 0
+
+prove: build ## what must hold, held: attacks, and faults around a running gateway; results.json, and the table of docs/reliability.md
+	bin/tidegate lab --attack $(PROVE) --results results.json
+	bin/tidegate lab faults $(PROVE) --results results.json $(if $(PROVE),,--markdown docs/reliability.md)
+
+soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memory, goroutines and descriptors
+	bin/tidegate lab faults --soak $(FOR) --seed $(SOAK_SEED) --results results.json --markdown docs/reliability.md
 
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)

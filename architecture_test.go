@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"export":            {},
 	"export/exporttest": {},
 	"lab":               {"internal/netns", "wire/wiretest"},
+	"fault":             {"internal/netns", "kernel", "lab", "wire"},
 
 	"deploy/webhook/chart": {},
 

@@ -37,6 +37,13 @@ func (l *load) enter(client netip.Addr) bool {
 	return true
 }
 
+// now is how much is under way.
+func (l *load) now() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
 func (l *load) leave(client netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

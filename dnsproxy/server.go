@@ -136,6 +136,12 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// Pending is how many questions wait for an upstream, or for Learn. Safe at any time.
+func (s *Server) Pending() int {
+	s.setup()
+	return s.waits.now()
+}
+
 // Flush forgets all cached answers. Safe at any time.
 func (s *Server) Flush() { s.cache.flush() }
 

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"container/list"
 	"iter"
 	"net/netip"
 	"slices"
@@ -19,8 +18,9 @@ const (
 	// maxTTL bounds what a DNS server may ask for (RFC 8767, section 4, caps at days).
 	maxTTL = 24 * time.Hour
 
-	// maxAddrs bounds the addresses of one name, and so what one name can open.
-	maxAddrs = 1000
+	// maxAddrs bounds the addresses of one name, and so what one name can open: a thousand of each family. A large service
+	// gives that many in turn, and an address that is forgotten before its client's SYN is sent again is denied.
+	maxAddrs = 2000
 
 	// maxNames bounds the names of one scope that no rule spells out: with a wildcard, whoever
 	// owns the domain below it can make as many as they like.
@@ -40,6 +40,7 @@ type Bindings struct {
 	mu      sync.RWMutex
 	scopes  map[string]*scope
 	exact   map[egress.Name]bool
+	wild    zones
 	evicted uint64
 }
 
@@ -47,7 +48,7 @@ type Bindings struct {
 type scope struct {
 	names  map[egress.Name]*named
 	addrs  map[netip.Addr]*bound
-	order  list.List // of *named that no rule spells out; the last asked for in front
+	shares shares // of names that no rule spells out
 	path   Path
 	seen   bool
 	missed time.Time
@@ -57,7 +58,7 @@ type scope struct {
 type named struct {
 	name  egress.Name
 	addrs map[netip.Addr]lease
-	place *list.Element // in order; nil when it is exempt from eviction
+	place place // in the shares; zero when it is exempt from eviction
 }
 
 // lease is how long a name has an address.
@@ -89,7 +90,7 @@ func (b *Bindings) Learn(now time.Time, answers []egress.Binding) {
 func (b *Bindings) scope(name string) *scope {
 	s := b.scopes[name]
 	if s == nil && len(b.scopes) < maxScopes {
-		s = &scope{names: map[egress.Name]*named{}, addrs: map[netip.Addr]*bound{}}
+		s = &scope{names: map[egress.Name]*named{}, addrs: map[netip.Addr]*bound{}, shares: shares{by: map[string]*share{}}}
 		if b.scopes == nil {
 			b.scopes = map[string]*scope{}
 		}
@@ -130,25 +131,20 @@ func (b *Bindings) learn(s *scope, now time.Time, a egress.Binding) {
 	}
 }
 
-// place moves a name to the front of those that may be evicted, and evicts from the end.
+// place moves a name to the front of those that may be evicted, and evicts where there are too many.
 func (b *Bindings) place(s *scope, n *named) {
-	switch {
-	case b.exact[n.name] && n.place != nil:
-		s.order.Remove(n.place)
-		n.place = nil
-	case b.exact[n.name]:
-	case n.place != nil:
-		s.order.MoveToFront(n.place)
-	default:
-		n.place = s.order.PushFront(n)
+	if b.exact[n.name] {
+		s.shares.leave(n)
+		return
 	}
-	for e := s.order.Back(); s.order.Len() > maxNames && e != nil; {
-		victim := e.Value.(*named)
-		e = e.Prev()
-		if victim != n && !victim.pinned() {
-			b.evicted++
-			s.forget(victim)
+	s.shares.renew(n, b.wild.of(n.name))
+	for s.shares.names > maxNames {
+		victim := s.shares.victim(n)
+		if victim == nil {
+			return // all are in use
 		}
+		b.evicted++
+		s.forget(victim)
 	}
 }
 
@@ -185,9 +181,7 @@ func (s *scope) forget(n *named) {
 }
 
 func (s *scope) remove(n *named) {
-	if n.place != nil {
-		s.order.Remove(n.place)
-	}
+	s.shares.leave(n)
 	delete(s.names, n.name)
 }
 
@@ -274,24 +268,29 @@ func (b *Bindings) Sweep(now time.Time) {
 	}
 }
 
-// Keep says which names are exempt from eviction: those that a rule of p spells out.
+// Keep says which names are exempt from eviction, those that a rule of p spells out, and below which wildcards the others
+// are.
 func (b *Bindings) Keep(p *egress.Policy) {
-	exact := map[egress.Name]bool{}
+	exact, wild := map[egress.Name]bool{}, zones{}
 	for _, r := range p.Rules() {
 		for _, e := range r.To {
-			if pattern, ok := e.Host.(egress.Pattern); ok {
-				if n, ok := pattern.Exact(); ok {
-					exact[n] = true
-				}
+			pattern, ok := e.Host.(egress.Pattern)
+			if !ok {
+				continue
+			}
+			if n, ok := pattern.Exact(); ok {
+				exact[n] = true
+			} else {
+				wild.add(pattern)
 			}
 		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exact = exact
+	b.exact, b.wild = exact, wild
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			if exact[n.name] != (n.place == nil) {
+			if exact[n.name] || n.place.share == nil || n.place.share.zone != wild.of(n.name) {
 				b.place(s, n)
 			}
 		}

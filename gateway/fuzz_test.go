@@ -68,6 +68,9 @@ func FuzzSegmentation(f *testing.F) {
 			if cuts[1]%8 == 0 {
 				r.after(10 * time.Millisecond)
 			}
+			if cuts[1]%8 == 1 && len(r.flows) == 0 {
+				r.handOver() // another process goes on: nothing may change
+			}
 		}
 		for at := 0; at < len(hello) && len(r.flows) == 0; at += 1000 { // a client sends again what is not acknowledged
 			send(at, 1000)
@@ -132,6 +135,9 @@ func FuzzFollower(f *testing.F) {
 			s.ignored[id] = ops[0]&4 != 0
 			if ops[3]&0x20 != 0 {
 				r.after(releaseAfter)
+			}
+			if ops[3]&0x10 != 0 {
+				r.handOver()
 			}
 			s.take(t, r)
 			if ops[3]&0x80 != 0 {

@@ -63,6 +63,7 @@ func TestTheKernelHoldsWhatTheTextSays(t *testing.T) {
 			byText, byNetlink := netnstest.New(t), netnstest.New(t)
 			nft(t, byText, rs.String(), "-f", "-")
 			table := openTable(t, byNetlink)
+			table.noOwner = true // which only a process can be
 			apply(t, byNetlink, table, rs, nil)
 			list := func(ns *netns.NS) string { return nft(t, ns, "", "-n", "list", "ruleset") }
 			want, got := list(byText), list(byNetlink)

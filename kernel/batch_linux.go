@@ -18,10 +18,15 @@ type batch struct {
 }
 
 // newBatch begins a transaction on the table, which it creates where it is not
-// there yet.
-func newBatch() *batch {
+// there yet, and makes the socket's own if owned.
+func newBatch(owned bool) *batch {
+	const tableOwner, tablePersist = 2, 4 // NFT_TABLE_F_*
 	b := newChange()
-	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, attrString(nil, unix.NFTA_TABLE_NAME, tableName), "table")
+	attrs := attrString(nil, unix.NFTA_TABLE_NAME, tableName)
+	if owned {
+		attrs = attr32(attrs, unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
+	}
+	b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, attrs, "table")
 	return b
 }
 

@@ -18,6 +18,7 @@ import (
 type Tracker struct {
 	events *socket
 	ask    *socket
+	look   *socket
 	lost   atomic.Uint64
 }
 
@@ -46,11 +47,17 @@ func OpenTracker() (*Tracker, error) {
 		return nil, errors.Join(fmt.Errorf("conntrack: %w", err), events.close())
 	}
 	ask.receiveBuffer(trackerBuffer)
-	return &Tracker{events: events, ask: ask}, nil
+	look, err := openSocket(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("conntrack: %w", err), events.close(), ask.close())
+	}
+	return &Tracker{events: events, ask: ask, look: look}, nil
 }
 
 // Close ends the watch.
-func (t *Tracker) Close() error { return errors.Join(t.events.close(), t.ask.close()) }
+func (t *Tracker) Close() error {
+	return errors.Join(t.events.close(), t.ask.close(), t.look.close())
+}
 
 // Lost is how many times the kernel reported that ends of connections were lost
 // because Run was too slow. It may be called from any goroutine.
@@ -118,15 +125,34 @@ func (t *Tracker) Renumber(f Flow, rule uint32) error {
 	return nil
 }
 
+// Knows reports whether conntrack has a connection from f's source to its destination.
+// One goroutine at a time may call it, while others call the other methods.
+func (t *Tracker) Knows(f Flow) (bool, error) {
+	b := messageHeader(nil, typeConntrackGet, unix.NLM_F_REQUEST|unix.NLM_F_ACK, familyOf(f), 0)
+	b = appendTuple(b, f)
+	finish(b, 0)
+	switch err := t.look.request(b); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	default:
+		return false, fmt.Errorf("conntrack: look for %s > %s: %w", f.Src, f.Dst, err)
+	}
+}
+
+func familyOf(f Flow) uint8 {
+	if f.Src.Addr().Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
 func cutMessage(f Flow) []byte { return markMessage(f, NewMark(Cut, f.Mark.Rule()), ^uint32(0)) }
 
 // markMessage changes the bits of a connection's mark that are in mask.
 func markMessage(f Flow, mark Mark, mask uint32) []byte {
-	family := uint8(unix.AF_INET)
-	if f.Src.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	b := messageHeader(nil, typeConntrackNew, unix.NLM_F_REQUEST|unix.NLM_F_ACK, family, 0)
+	b := messageHeader(nil, typeConntrackNew, unix.NLM_F_REQUEST|unix.NLM_F_ACK, familyOf(f), 0)
 	b = appendTuple(b, f)
 	b = attr32(b, ctaMark, uint32(mark))
 	b = attr32(b, ctaMarkMask, mask)

@@ -2,15 +2,26 @@ package kernel
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
 	"tidegate.io/tidegate/internal/netns/netnstest"
 )
 
+// intact asks in the namespace itself, as Apply does.
+func (b *bench) intact() (intact bool, err error) {
+	must(b.t, b.gateway.Do(func() error { intact, err = b.table.Intact(); return nil }))
+	return intact, err
+}
+
 func TestRulesThatOthersRemoveAreMissed(t *testing.T) {
 	netnstest.Need(t)
 	b := newBench(t, true)
+	b.table.noOwner = true // as on older kernels
 	tunnel := rule(t, "tunnel", nil, "tcp://20.40.0.0/24:9000", "tcp://db.example:22")
 	rs := b.load(nil, tunnel)
 	b.echo(b.web, 9001)
@@ -47,7 +58,7 @@ func TestRulesThatOthersRemoveAreMissed(t *testing.T) {
 		if row.do != nil {
 			nft(t, b.gateway, "", row.do...)
 		}
-		intact, err := b.table.Intact()
+		intact, err := b.intact()
 		must(t, err)
 		if intact != row.intact {
 			t.Errorf("%s: intact %t", row.name, intact)
@@ -59,19 +70,114 @@ func TestRulesThatOthersRemoveAreMissed(t *testing.T) {
 				t.Errorf("%s: nobody was told", row.name)
 			}
 		}
-		if row.name == "everything" && b.reach("tcp", at(webAddrs[0], 9001)) != nil {
-			t.Error("control: without the rules nothing is forwarded, so that they need not be put back")
+		if row.name == "everything" {
+			b.gateHolds()
 		}
 		apply(t, b.gateway, b.table, rs, nil)
 		if b.reach("tcp", at(webAddrs[0], 9001)) == nil {
 			t.Errorf("%s: put back, the rules refuse nothing", row.name)
 		}
-		if intact, err := b.table.Intact(); !intact || err != nil {
+		if intact, err := b.intact(); !intact || err != nil {
 			t.Errorf("%s: put back, intact %t, %v", row.name, intact, err)
 		}
 	}
 	must(t, b.table.Open([]Element{{Set: "open.prod.tcp.22.v4", Addr: rs.Sets[0].Ranges[0].First, Mark: NewMark(Allowed, 1), Timeout: patience}}))
-	if intact, err := b.table.Intact(); !intact || err != nil {
+	if intact, err := b.intact(); !intact || err != nil {
 		t.Errorf("after an address was opened: intact %t, %v", intact, err)
+	}
+}
+
+// gateHolds tries to pass without rules: nothing does while the gate stands, and everything without it.
+func (b *bench) gateHolds() {
+	b.t.Helper()
+	for _, a := range webAddrs {
+		if c, err := b.within(500*time.Millisecond, "tcp", at(a, 9001)); err == nil {
+			c.Close()
+			b.t.Errorf("without rules %s is reached", a)
+		}
+	}
+	must(b.t, b.gateway.Do(func() error { return routes{}.apply() }))
+	for _, a := range webAddrs {
+		c, err := b.within(patience, "tcp", at(a, 9001))
+		if err != nil {
+			b.t.Errorf("control: without rules and without the gate %s is not reached: %v", a, err)
+			continue
+		}
+		c.Close()
+	}
+}
+
+// within dials for a while only.
+func (b *bench) within(d time.Duration, network, addr string) (c net.Conn, err error) {
+	must(b.t, b.client.Do(func() error { c, err = net.DialTimeout(network, addr, d); return nil }))
+	return c, err
+}
+
+// TestOthersCannotRemoveRules: where the kernel can, the table is the process's own, and stays when it ends.
+func TestOthersCannotRemoveRules(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	rs := b.load(nil, rule(t, "tunnel", nil, "tcp://20.40.0.0/24:9000"))
+	b.echo(b.web, 9000)
+	if b.table.noOwner {
+		if version := release(t); !version.before(6, 9) {
+			t.Errorf("Linux %v lets no process own a table that outlives it", version)
+		}
+		return // another test has shown what holds then
+	}
+	nft(t, b.gateway, "", "flush", "ruleset")
+	if intact, err := b.intact(); !intact || err != nil {
+		t.Errorf("after another's flush: intact %t, %v", intact, err)
+	}
+	must(t, b.table.Close())
+	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+	if b.reach("tcp", at(webAddrs[0], 9001)) == nil {
+		t.Error("with the process the rules have gone")
+	}
+	next := openTable(t, b.gateway)
+	apply(t, b.gateway, next, rs, nil)
+	if next.noOwner {
+		t.Error("the next process does not own the table")
+	}
+	nft(t, b.gateway, "", "flush", "ruleset")
+	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+}
+
+// version is that of the kernel.
+type version struct{ major, minor int }
+
+func release(t *testing.T) (v version) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	must(t, err)
+	_, err = fmt.Sscanf(string(text), "%d.%d", &v.major, &v.minor)
+	must(t, err)
+	return v
+}
+
+func (v version) before(major, minor int) bool {
+	return v.major < major || v.major == major && v.minor < minor
+}
+
+// TestRoutesThatOthersRemoveAreMissed: without the policy route web requests have no way to the proxy.
+func TestRoutesThatOthersRemoveAreMissed(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	rs := b.load(nil, rule(t, "web", nil, "http://a.example:80"))
+	for _, do := range [][]string{
+		{"rule", "del", "pref", "29796"}, {"-6", "rule", "del", "pref", "29796"}, {"rule", "del", "pref", "29799"},
+		{"route", "flush", "table", "29796"}, {"-6", "route", "flush", "table", "29796"}, {"rule", "flush"},
+	} {
+		must(t, b.gateway.Do(func() error { return exec.Command("ip", do...).Run() }))
+		if do[len(do)-1] == "flush" {
+			must(t, b.gateway.Do(func() error { return exec.Command("ip", "rule", "add", "pref", "32766", "lookup", "main").Run() }))
+		}
+		if intact, err := b.intact(); intact || err != nil {
+			t.Errorf("after ip %v: intact %t, %v", do, intact, err)
+		}
+		apply(t, b.gateway, b.table, rs, nil)
+		if intact, err := b.intact(); !intact || err != nil {
+			t.Errorf("ip %v, put back: intact %t, %v", do, intact, err)
+		}
 	}
 }

@@ -41,6 +41,18 @@ func OpenLog(group uint16) (*Log, error) {
 	return &Log{group: group, sock: s}, nil
 }
 
+// AdoptLog goes on reading a group on the socket of a process that has had it. It owns f.
+func AdoptLog(group uint16, f *os.File) (*Log, error) {
+	s, err := adoptSocket(f)
+	if err != nil {
+		return nil, fmt.Errorf("log group %d: %w", group, err)
+	}
+	return &Log{group: group, sock: s}, nil
+}
+
+// File is the log's socket for [AdoptLog] in another process.
+func (l *Log) File() (*os.File, error) { return l.sock.duplicate() }
+
 // Close gives the group up.
 func (l *Log) Close() error { return l.sock.close() }
 

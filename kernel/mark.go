@@ -12,6 +12,8 @@ import (
 //	bit 31     28 27      24 23                     0
 //	   | always 0 |  State  |      rule number       |
 //
+// In the mark of a packet bit 28 says that the rules have seen it.
+//
 // The rule number is what Settings.Number gave for the rule, and 0 where no rule
 // is meant. Packets carry the same layout in their own mark, from the process's
 // verdict to the chain that copies it.
@@ -47,6 +49,9 @@ func (s State) String() string {
 const (
 	ruleBits       = 24
 	stateMask Mark = 0x0f << ruleBits
+
+	// seen is in the mark of packets, not of connections: the rules have seen the packet.
+	seen Mark = 1 << 28
 
 	// MaxRule is the highest rule number that a mark has room for.
 	MaxRule = 1<<ruleBits - 1

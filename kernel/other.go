@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"context"
+	"os"
 )
 
 // What is here is described beside its Linux form.
@@ -37,8 +38,13 @@ func OpenQueue(uint16, QueueOptions) (*Queue, error)   { return nil, ErrUnsuppor
 func (*Queue) Run(context.Context, Handler) error      { return ErrUnsupported }
 func (*Queue) Verdict(uint32, bool, Mark)              {}
 func (*Queue) Wake()                                   {}
+func (*Queue) Flush() error                            { return ErrUnsupported }
 func (*Queue) Stats() (QueueStats, error)              { return QueueStats{}, ErrUnsupported }
 func (*Queue) Close() error                            { return ErrUnsupported }
+func AdoptQueue(uint16, *os.File) (*Queue, error)      { return nil, ErrUnsupported }
+func (*Queue) File() (*os.File, error)                 { return nil, ErrUnsupported }
+func AdoptLog(uint16, *os.File) (*Log, error)          { return nil, ErrUnsupported }
+func (*Log) File() (*os.File, error)                   { return nil, ErrUnsupported }
 func OpenLog(uint16) (*Log, error)                     { return nil, ErrUnsupported }
 func (*Log) Run(context.Context, func(Denial)) error   { return ErrUnsupported }
 func (*Log) Lost() uint64                              { return 0 }
@@ -47,6 +53,7 @@ func OpenTracker() (*Tracker, error)                   { return nil, ErrUnsuppor
 func (*Tracker) Run(context.Context, func(Flow)) error { return ErrUnsupported }
 func (*Tracker) Flows() ([]Flow, error)                { return nil, ErrUnsupported }
 func (*Tracker) Cut(...Flow) error                     { return ErrUnsupported }
+func (*Tracker) Knows(Flow) (bool, error)              { return false, ErrUnsupported }
 func (*Tracker) Lost() uint64                          { return 0 }
 func (*Tracker) Close() error                          { return ErrUnsupported }
 func OpenResetter() (*Resetter, error)                 { return nil, ErrUnsupported }

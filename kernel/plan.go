@@ -200,6 +200,7 @@ func (pl *planner) sharedSets(clusters []client) {
 	}
 	pl.members("clients", all)
 	pl.members("enforced", strict)
+	pl.rs.Gate = strict
 	pl.members("guarded", egress.GuardedRanges())
 	pl.chains("new", clusters)
 	pl.chains("out", clusters)
@@ -207,7 +208,7 @@ func (pl *planner) sharedSets(clusters []client) {
 	if pl.settings.DNS != 0 {
 		pl.chains("dns", clusters)
 	}
-	for _, name := range []string{"logged", "cut", "ntp", "held"} {
+	for _, name := range []string{"logged", "cut", "ntp", "held", "fresh"} {
 		for _, f := range families {
 			pl.add(Set{Name: name + "." + f.name, Key: f.key, Kind: Rates})
 		}

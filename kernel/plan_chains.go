@@ -20,7 +20,9 @@ const (
 	ntpSize         = 8 + 48 // RFC 5905 section 7.3: the header without extensions or MAC, behind UDP's
 	ntpModeMask     = 7
 	ntpModeClient   = 3
-	logRate         = 100 // reports a second and source, which may be a node with many pods
+	freshRate       = 5000  // new connections a second and client: with their timeouts less than conntrack's usual room
+	freshBurst      = 20000 // as when all pods of a node start
+	logRate         = 100   // reports a second and source, which may be a node with many pods
 	logBurst        = 500
 	cutRate         = 1000 // reports of cut connections a second and source: one is enough for each
 	cutBurst        = 16384
@@ -45,7 +47,7 @@ func (pl *planner) hooks(clusters []client) {
 		// that was merely passed on must not change what its connection has
 		// become meanwhile; a SYN must, for the verdict on the connection
 		// before it may have been given after it was queued.
-		Rule{match{field: metaMark, op: "==", value: 0}, accept},
+		Rule{match{metaMark, uint32(^seen), "==", 0}, accept},
 		Rule{ctIs(Cut), bareSYN("!="), setPacketMark{}, goTo("cut")}, // cut while the packet waited: no verdict revives it
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
@@ -78,7 +80,7 @@ func (pl *planner) normalise() {
 // connection's mark for the forward hook.
 func (pl *planner) classify() {
 	pl.base("classify", "filter", "prerouting", beforeRouting, false,
-		Rule{setPacketMark{}}, // a mark from elsewhere would be taken for a verdict
+		Rule{setPacketMark{seen}}, // a mark from elsewhere would be taken for a verdict
 		// The re-used-ports attack: a client makes the server close without
 		// conntrack noticing, and opens another connection on the same ports.
 		Rule{bareSYN("=="), setMark{}},
@@ -88,12 +90,21 @@ func (pl *planner) classify() {
 		Rule{ctIs(Undecided), original, goTo("new")},
 		Rule{ctIs(Proxied), original, goTo("proxied")},
 	)
-	pl.chain("new", each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)
+	pl.chain("new", append(pl.tooFresh(), each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)...)
 	var rules []Rule
 	if p := pl.settings.Transparent; p != 0 {
 		rules = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
 	}
 	pl.chain("proxied", rules...) // what no socket takes is refused by the forward hook
+}
+
+// tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
+// nobody answers stays for half a minute. What is refused here makes none.
+func (pl *planner) tooFresh() []Rule {
+	flood := goTo(pl.deny(egress.TooManyPending, drop))
+	return each(func(name string, src, _ field) Rule {
+		return Rule{in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
+	})
 }
 
 // input protects the gateway itself from its clients. Others are the machine's

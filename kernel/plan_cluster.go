@@ -58,17 +58,19 @@ func (pl *planner) newConnections(c client, internal string) {
 		}
 		rules = append(rules, append(Rule{port(f, 53)}, then...))
 	}
-	var addresses, learned, ports []Rule
+	var addresses, learned, hellos, requests []Rule
 	for _, g := range pl.groups(c) {
 		addresses = append(addresses, pl.addressRules(c, g)...)
 		learned = append(learned, pl.learnedRules(c, g)...)
-		ports = append(ports, pl.portRules(c, g)...)
+		hellos = append(hellos, pl.portRules(c, g, egress.HTTPS)...)
+		requests = append(requests, pl.portRules(c, g, egress.HTTP)...)
 	}
 	rules = append(rules, addresses...)
 	if len(learned) > 0 {
 		rules = append(rules, Rule{jumpTo("learned." + c.id)})
 	}
-	pl.chain(name, append(rules, ports...)...)
+	// A port of both is read as HTTPS, as the policy does, also where the rules hold for different clients.
+	pl.chain(name, slices.Concat(rules, hellos, requests)...)
 	if len(learned) > 0 {
 		// No name leads to a guarded address, whatever a set may hold.
 		pl.chain("learned."+c.id, append(toDestination("guarded", goBack), learned...)...)
@@ -212,33 +214,28 @@ func (pl *planner) learnedRules(c client, g group) (rules []Rule) {
 	return rules
 }
 
-// portRules send connections to the ports of HTTPS and HTTP rules to where their
-// first bytes are read. A port of both is read as HTTPS.
-func (pl *planner) portRules(c client, g group) (rules []Rule) {
-	for _, p := range []egress.Proto{egress.HTTPS, egress.HTTP} {
-		set := Set{Name: p.String() + "." + g.id, Key: PortKey}
-		for _, u := range g.uses {
-			if _, named := u.endpoint.Host.(egress.Pattern); named && u.endpoint.Proto == p {
-				set.Ranges = append(set.Ranges, Range{Ports: u.endpoint.Ports})
-			}
+// portRules send connections to the ports of HTTPS or HTTP rules to where their first bytes are read.
+func (pl *planner) portRules(c client, g group, p egress.Proto) (rules []Rule) {
+	set := Set{Name: p.String() + "." + g.id, Key: PortKey}
+	for _, u := range g.uses {
+		if _, named := u.endpoint.Host.(egress.Pattern); named && u.endpoint.Proto == p {
+			set.Ranges = append(set.Ranges, Range{Ports: u.endpoint.Ports})
 		}
-		if len(set.Ranges) == 0 {
-			continue
-		}
-		set.Ranges = mergePorts(set.Ranges)
-		pl.add(set)
-		then := Rule{in{tcpDport, set.Name}, setMark{NewMark(Held, 0)}, accept}
-		switch {
-		case c.Observe:
-			then[1] = setMark{NewMark(Watched, 0)}
-		case p == egress.HTTP:
-			then[1], then[2] = setMark{NewMark(Proxied, 0)}, goTo("proxied")
-		}
-		if g.from == nil {
-			rules = append(rules, then)
-			continue
-		}
-		rules = append(rules, each(func(name string, src, _ field) Rule { return g.narrow(name, src, then...) })...)
 	}
-	return rules
+	if len(set.Ranges) == 0 {
+		return nil
+	}
+	set.Ranges = mergePorts(set.Ranges)
+	pl.add(set)
+	then := Rule{in{tcpDport, set.Name}, setMark{NewMark(Held, 0)}, accept}
+	switch {
+	case c.Observe:
+		then[1] = setMark{NewMark(Watched, 0)}
+	case p == egress.HTTP:
+		then[1], then[2] = setMark{NewMark(Proxied, 0)}, goTo("proxied")
+	}
+	if g.from == nil {
+		return []Rule{then}
+	}
+	return each(func(name string, src, _ field) Rule { return g.narrow(name, src, then...) })
 }

@@ -58,6 +58,20 @@ func OpenQueue(num uint16, o QueueOptions) (*Queue, error) {
 	return q, nil
 }
 
+// AdoptQueue goes on reading queue num on the socket of a process that has had it, with
+// the packets that wait in it. It owns f.
+func AdoptQueue(num uint16, f *os.File) (*Queue, error) {
+	s, err := adoptSocket(f)
+	if err != nil {
+		return nil, fmt.Errorf("queue %d: %w", num, err)
+	}
+	return &Queue{num: num, sock: s, in: newDatagrams(batchLen, readSize)}, nil
+}
+
+// File is the queue's socket for [AdoptQueue] in another process. Its packets go to
+// whoever reads first, so this Queue must not Run any more.
+func (q *Queue) File() (*os.File, error) { return q.sock.duplicate() }
+
 func (q *Queue) configure(o QueueOptions) error {
 	if o.MaxLen == 0 {
 		o.MaxLen = defaultQueueLen
@@ -209,6 +223,9 @@ func (q *Queue) Verdict(id uint32, accept bool, mark Mark) {
 		_ = q.flush()
 	}
 }
+
+// Flush sends verdicts that were given outside of Run, after it.
+func (q *Queue) Flush() error { return q.flush() }
 
 func (q *Queue) flush() error {
 	if len(q.out) == 0 {

@@ -15,7 +15,10 @@ type Ruleset struct {
 	Sets     []Set
 	Chains   []Chain
 	Proxy    bool // a policy route brings packets marked Proxied to local sockets
-	Sysctls  []Sysctl
+	// Gate are the clients whose packets are not forwarded when the rules have not seen
+	// them, because there are none any more: a policy rule sees to it.
+	Gate    []netip.Prefix
+	Sysctls []Sysctl
 
 	learned learnedNames
 }

@@ -35,6 +35,29 @@ func openSocket(family int) (*socket, error) {
 	return &socket{file: f, raw: raw}, nil
 }
 
+// adoptSocket goes on with a socket that another process has opened. It owns f then.
+func adoptSocket(f *os.File) (*socket, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take a netlink socket over: %w", err), f.Close())
+	}
+	return &socket{file: f, raw: raw}, nil
+}
+
+// duplicate is the socket for another process to adopt. What the kernel has bound to it
+// stays bound for as long as anybody has it open.
+func (s *socket) duplicate() (*os.File, error) {
+	var fd int
+	err := s.control(func(own int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(own), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("duplicate a netlink socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}
+
 func (s *socket) close() error { return s.file.Close() }
 
 // interrupt ends the receive that runs, or the next.

@@ -9,6 +9,8 @@ func sysctls() []Sysctl {
 		{Key: "net/netfilter/nf_conntrack_checksum", Value: "1", Why: "segments that the server would drop are invalid"},
 		{Key: "net/netfilter/nf_conntrack_acct", Value: "1", Why: "a flow's end is logged with its bytes"},
 		{Key: "net/netfilter/nf_conntrack_timestamp", Value: "1", Why: "a flow's end is logged with its times"},
+		{Key: "net/netfilter/nf_conntrack_tcp_timeout_syn_sent", Value: "30", If: "120", Why: "what is never answered does not fill conntrack for long; a client's next SYN starts it again"},
+		{Key: "net/netfilter/nf_conntrack_tcp_timeout_syn_recv", Value: "30", If: "60", Why: "as for what the client never confirms"},
 		{Key: "net/ipv4/tcp_early_demux", Value: "0", Why: "a socket that the proxy left in TIME_WAIT must not take forwarded packets"},
 		{Key: "net/ipv4/icmp_ratelimit", Value: "10", Why: "milliseconds between refusals to one client, which falls back from QUIC on each"},
 		{Key: "net/ipv6/icmp/ratelimit", Value: "10", Why: "as for IPv4"},

@@ -16,6 +16,8 @@ type Table struct {
 	mu      sync.Mutex // guards what follows: one question at a time
 	sock    *socket
 	applied []oldChain // what the last Apply left behind
+	routes  routes     // and what it made of them
+	noOwner bool       // the kernel does not let a process own a table that outlives it
 }
 
 // tableBuffer takes a transaction with some hundred thousand prefixes.
@@ -58,7 +60,10 @@ func (t *Table) Apply(rs *Ruleset, open []Element) error {
 	if err != nil {
 		return fmt.Errorf("nftables: apply: %w", err)
 	}
-	if err := applyRoutes(rs.Proxy); err != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routes = routes{rs.Proxy, rs.Gate}
+	if err := t.routes.apply(); err != nil {
 		return err
 	}
 	return applySysctls(rs.Sysctls)
@@ -75,8 +80,43 @@ func (t *Table) replace(rs *Ruleset, open []Element) error {
 	if err != nil {
 		return err
 	}
-	b := newBatch()
-	b.clear(old, rs)
+	stale = slices.DeleteFunc(stale, func(e Element) bool { return !slices.ContainsFunc(rs.Sets, e.in) })
+	err = t.send(func(b *batch) error {
+		b.clear(old, rs)
+		if err := b.fill(rs); err != nil {
+			return err
+		}
+		b.change(unix.NFT_MSG_DELSETELEM, stale)
+		b.change(unix.NFT_MSG_NEWSETELEM, missing)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	t.applied, err = t.chains()
+	return err
+}
+
+// send carries out a transaction that fill writes, on the table, which it makes where it
+// is not there. Where the kernel can (Linux 6.9), the table is this process's own while it
+// runs, so that no other's "flush ruleset" touches it, and stays when the process ends.
+func (t *Table) send(fill func(*batch) error) error {
+	for {
+		b := newBatch(!t.noOwner)
+		if err := fill(b); err != nil {
+			return err
+		}
+		err := b.send(t.sock)
+		refused := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+		if !refused || t.noOwner {
+			return err
+		}
+		t.noOwner = true // or the table is there already, and nobody's
+	}
+}
+
+// fill adds all of rs to a table that has nothing of it.
+func (b *batch) fill(rs *Ruleset) error {
 	for _, name := range rs.Counters {
 		b.counter(name)
 	}
@@ -96,18 +136,11 @@ func (t *Table) replace(rs *Ruleset, open []Element) error {
 			}
 		}
 	}
-	stale = slices.DeleteFunc(stale, func(e Element) bool { return !slices.ContainsFunc(rs.Sets, e.in) })
-	b.change(unix.NFT_MSG_DELSETELEM, stale)
-	b.change(unix.NFT_MSG_NEWSETELEM, missing)
-	if err := b.send(t.sock); err != nil {
-		return err
-	}
-	t.applied, err = t.chains()
-	return err
+	return nil
 }
 
-// Intact reports whether the chains and the number of their rules are those of the
-// last Apply. Others can flush them, and then nothing is refused any more: services
+// Intact reports whether the chains, the number of their rules, and the policy routes are
+// those of the last Apply. It has to be called in the namespace itself. Others can flush them, and then nothing is refused any more: services
 // that load rules of their own begin with "flush ruleset".
 func (t *Table) Intact() (bool, error) {
 	t.mu.Lock()
@@ -118,7 +151,7 @@ func (t *Table) Intact() (bool, error) {
 			return false, fmt.Errorf("nftables: list: %w", err)
 		}
 		if slices.Equal(now, t.applied) {
-			return true, nil
+			return t.routes.intact()
 		}
 	}
 	return false, nil
@@ -273,14 +306,17 @@ func (t *Table) Remove() error {
 	if err := applySysctls(closing); err != nil {
 		return err
 	}
-	if err := applyRoutes(false); err != nil {
-		return err
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := newBatch() // so that there is one to delete
-	b.deleteTable()
-	if err := b.send(t.sock); err != nil {
+	t.routes = routes{}
+	if err := t.routes.apply(); err != nil {
+		return err
+	}
+	err := t.send(func(b *batch) error { // which makes one, so that there is one to delete
+		b.deleteTable()
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("nftables: remove: %w", err)
 	}
 	return nil

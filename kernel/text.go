@@ -27,6 +27,9 @@ func (rs *Ruleset) String() string {
 		fmt.Fprintf(&b, "# rule: fwmark %#x/%#x lookup %d\n# route: local default dev lo table %d\n",
 			uint32(NewMark(Proxied, 0)), uint32(stateMask), proxyTable, proxyTable)
 	}
+	for _, p := range rs.Gate {
+		fmt.Fprintf(&b, "# rule: from %s, not fwmark %#x/%#x, not by the machine itself: blackhole\n", p, uint32(seen), uint32(seen))
+	}
 	for _, s := range rs.Sysctls {
 		fmt.Fprintf(&b, "# %s = %s", s.Key, s.Value)
 		if s.If != "" {

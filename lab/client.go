@@ -23,6 +23,8 @@ type tlsClient struct {
 	records int  // split the ClientHello over this many records
 	bytes   bool // send it byte by byte
 	curves  []tls.CurveID
+
+	maxVersion uint16 // 0 is the newest
 }
 
 // handshake connects to to, as name, and shakes hands. What the server must have seen is the very ClientHello.
@@ -32,7 +34,7 @@ func (t *Try) handshake(ctx context.Context, to netip.AddrPort, name string, how
 		return nil, err
 	}
 	shaper := &Shaper{Conn: raw, Records: how.records, Bytes: how.bytes}
-	conf := &tls.Config{RootCAs: t.Lab.CA.Pool(), ServerName: name, NextProtos: how.alpn, CurvePreferences: how.curves}
+	conf := &tls.Config{RootCAs: t.Lab.CA.Pool(), ServerName: name, NextProtos: how.alpn, CurvePreferences: how.curves, MaxVersion: how.maxVersion}
 	if name == "" {
 		conf.ServerName = to.Addr().String() // an address is not sent (RFC 6066 section 3), but checked
 	}

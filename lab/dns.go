@@ -37,6 +37,7 @@ func (f closerFunc) Close() error { return f() }
 
 func (s *server) runDNS(d *dns.Server) {
 	started := make(chan struct{})
+	d.MsgAcceptFunc = func(dns.Header) dns.MsgAcceptAction { return dns.MsgAccept } // what comes has come, and is recorded
 	d.NotifyStartedFunc = func() { close(started) }
 	s.wg.Go(func() { _ = d.ActivateAndServe() })
 	<-started
@@ -49,16 +50,18 @@ func (s *server) resolve(w dns.ResponseWriter, q *dns.Msg) {
 	m := new(dns.Msg).SetReply(q)
 	m.RecursionAvailable = true
 	if len(q.Question) != 1 {
+		for _, ask := range q.Question {
+			s.recordQuery(w, q, strings.TrimSuffix(strings.ToLower(ask.Name), "."))
+		}
 		m.Rcode = dns.RcodeFormatError
 		_ = w.WriteMsg(m)
 		return
 	}
 	ask := q.Question[0]
 	name := strings.TrimSuffix(strings.ToLower(ask.Name), ".")
-	s.rec.add(Seen{
-		Proto: "dns", Local: addrPort(w.LocalAddr()), Remote: addrPort(w.RemoteAddr()), Name: name, Whole: true, Data: []byte(name),
-	})
+	s.recordQuery(w, q, name)
 	s.fill(m, ask, name)
+	poison(m, name)
 	if addrPort(w.LocalAddr()).IsValid() && w.LocalAddr().Network() == "udp" {
 		size := dns.MinMsgSize
 		if o := q.IsEdns0(); o != nil {
@@ -67,7 +70,25 @@ func (s *server) resolve(w dns.ResponseWriter, q *dns.Msg) {
 		}
 		m.Truncate(size)
 	}
+	if f := s.tamper.Load(); f != nil && *f != nil {
+		if m = (*f)(w.LocalAddr().Network(), m); m == nil {
+			return
+		}
+	}
 	_ = w.WriteMsg(m)
+}
+
+// recordQuery notes a question, and what its options carry.
+func (s *server) recordQuery(w dns.ResponseWriter, q *dns.Msg, name string) {
+	data := []byte(name)
+	if o := q.IsEdns0(); o != nil {
+		for _, option := range o.Option {
+			if local, ok := option.(*dns.EDNS0_LOCAL); ok {
+				data = append(append(data, ' '), local.Data...)
+			}
+		}
+	}
+	s.rec.add(Seen{Proto: "dns", Local: addrPort(w.LocalAddr()), Remote: addrPort(w.RemoteAddr()), Name: name, Whole: true, Data: data})
 }
 
 // fill writes the answer to one question into m.

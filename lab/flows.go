@@ -66,14 +66,15 @@ func (l *FlowLog) catchUp() error {
 func (l *FlowLog) find(ctx context.Context, t interface{ knows(*egress.Flow) bool }, denial bool) (egress.Flow, bool) {
 	ctx, cancel := context.WithTimeout(ctx, logGrace)
 	defer cancel()
+	next := 0
+	var last *egress.Flow
 	for {
 		flows, err := l.All()
 		if err != nil {
 			return egress.Flow{}, false
 		}
-		var last *egress.Flow
-		for i := range flows {
-			f := &flows[i]
+		for ; next < len(flows); next++ {
+			f := &flows[next]
 			if f.End || !t.knows(f) {
 				continue
 			}

@@ -2,12 +2,30 @@ package lab
 
 import (
 	"crypto/ecdh"
+	"crypto/mlkem"
 	"crypto/rand"
 	"net"
 	"sync/atomic"
 
 	"golang.org/x/crypto/cryptobyte"
 )
+
+// A helloKind is which version of TLS a hello is for, and so how long it is and what it holds.
+type helloKind uint8
+
+// The kinds. A post-quantum hello offers X25519MLKEM768 as well, and does not fit into one packet.
+const (
+	tls13 helloKind = iota
+	tls12
+	postQuantum
+
+	numHelloKinds
+)
+
+// String returns the words.
+func (k helloKind) String() string {
+	return [...]string{"TLS 1.3", "TLS 1.2", "TLS 1.3 with a post-quantum key"}[k]
+}
 
 // A hello describes a ClientHello to be made by hand, where a TLS library would refuse to make it. The zero hello has no
 // server name and is otherwise what any TLS 1.3 server accepts.
@@ -18,6 +36,9 @@ type hello struct {
 	extensions []uint16 // further extensions, empty
 	padding    int      // bytes of padding before the server name, to move it back
 	retry      bool     // ask the lab's servers for a HelloRetryRequest
+	kind       helloKind
+	noShare    bool // no key at all: a TLS 1.3 server has to send a HelloRetryRequest (RFC 8446 section 4.2.8)
+	ech        bool // an encrypted_client_hello extension that means nothing: GREASE (RFC 9849 section 6.2)
 }
 
 // sni is a hello for one name.
@@ -30,7 +51,10 @@ const (
 	extPadding       = 21
 	extVersions      = 43
 	extKeyShare      = 51
+	extECH           = 0xfe0d
 	groupX25519      = 0x001d
+	groupX25519MLKEM = 0x11ec
+	groupP256        = 0x0017
 	versionTLS12     = 0x0303
 	versionTLS13     = 0x0304
 	helloMessage     = 1
@@ -54,11 +78,23 @@ func (h hello) message() []byte {
 		b.AddUint16(versionTLS12)
 		b.AddBytes(random[:32])
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(random[32:]) })
-		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint16(0x1301); b.AddUint16(0x1302); b.AddUint16(0x1303) })
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
+			for _, suite := range h.suites() {
+				b.AddUint16(suite)
+			}
+		})
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint8(0) })
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { h.addExtensions(b, key.PublicKey().Bytes()) })
 	})
 	return b.BytesOrPanic()
+}
+
+// suites are what the kind offers: all that a TLS 1.2 server would choose from, for any key.
+func (h hello) suites() []uint16 {
+	if h.kind == tls12 {
+		return []uint16{0xc02b, 0xc02f, 0xc02c, 0xc030}
+	}
+	return []uint16{0x1301, 0x1302, 0x1303}
 }
 
 func (h hello) addExtensions(b *cryptobyte.Builder, share []byte) {
@@ -91,20 +127,62 @@ func (h hello) addExtensions(b *cryptobyte.Builder, share []byte) {
 			})
 		}
 	}
-	extension(b, extGroups, list16(groupX25519))
+	groups := []uint16{groupX25519}
+	switch h.kind {
+	case postQuantum:
+		groups = []uint16{groupX25519MLKEM, groupX25519}
+	case tls12:
+		groups = append(groups, groupP256) // the servers' certificates are on it
+	}
+	extension(b, extGroups, list16(groups...))
 	extension(b, extSignatures, list16(0x0403, 0x0804, 0x0401))
-	extension(b, extVersions, func(b *cryptobyte.Builder) {
-		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint16(versionTLS13) })
-	})
-	extension(b, extKeyShare, func(b *cryptobyte.Builder) {
-		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
-			b.AddUint16(groupX25519)
-			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(share) })
+	if h.kind != tls12 {
+		extension(b, extVersions, func(b *cryptobyte.Builder) {
+			b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddUint16(versionTLS13) })
 		})
-	})
+		extension(b, extKeyShare, func(b *cryptobyte.Builder) {
+			b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { h.addShares(b, share) })
+		})
+	}
+	if h.ech {
+		extension(b, extECH, addGrease)
+	}
 	for _, e := range h.extensions {
 		extension(b, e, func(*cryptobyte.Builder) {})
 	}
+}
+
+// addShares writes the keys that the kind offers, genuine ones: servers answer them.
+func (h hello) addShares(b *cryptobyte.Builder, x25519 []byte) {
+	add := func(group uint16, key []byte) {
+		b.AddUint16(group)
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(key) })
+	}
+	if h.noShare {
+		return
+	}
+	if h.kind == postQuantum {
+		key, err := mlkem.GenerateKey768()
+		if err != nil {
+			panic(err) // the system has no random numbers
+		}
+		add(groupX25519MLKEM, append(key.EncapsulationKey().Bytes(), x25519...))
+	}
+	add(groupX25519, x25519)
+}
+
+// addGrease is an outer encrypted_client_hello as clients make it up that have no key for it (RFC 9849 section 6.2).
+func addGrease(b *cryptobyte.Builder) {
+	const outer, hkdfSHA256, aes128GCM, config = 0, 1, 1, 0x5a
+	key, payload := make([]byte, 32), make([]byte, 144)
+	_, _ = rand.Read(key) // never fails
+	_, _ = rand.Read(payload)
+	b.AddUint8(outer)
+	b.AddUint16(hkdfSHA256)
+	b.AddUint16(aes128GCM)
+	b.AddUint8(config)
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(key) })
+	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(payload) })
 }
 
 func extension(b *cryptobyte.Builder, kind uint16, body cryptobyte.BuilderContinuation) {

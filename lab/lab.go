@@ -14,7 +14,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/miekg/dns"
+
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/internal/netns"
 )
 
 // A Config says what stands in the gateway's box and what the cluster is. Only Dir is needed.
@@ -36,8 +39,14 @@ type Config struct {
 	// APIServer takes each TLS connection to an address of a cluster's API server, its ClientHello still to be read, and
 	// closes it. Nil: the lab imitates an API server.
 	APIServer func(c net.Conn)
+	// Watch is told what the servers see, as [Record] has it.
+	Watch func(*Seen)
 	// NoGSO makes every packet one that a wire would carry. With GSO on, veth carries a whole ClientHello as one.
 	NoGSO bool
+	// Peers starts OpenSSL and nginx behind the names that [AttackRules] permits, as far as they are installed.
+	Peers bool
+	// Parallel is how many cases are tried at a time; 0 is some.
+	Parallel int
 }
 
 // A Lab is running. Its methods may be called from any number of goroutines.
@@ -50,6 +59,7 @@ type Lab struct {
 	boxes  *boxes
 	nodes  [2]*Node
 	server *server
+	peers  *peers // nil without Config.Peers
 
 	mu      sync.Mutex
 	gateway *process
@@ -60,7 +70,7 @@ type Lab struct {
 // Start builds the lab and starts everything in it. The caller closes it. It needs power over network namespaces: as
 // root, or inside a user namespace.
 func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
-	l := &Lab{Zone: &Zone{Private: conf.Private}, Record: &Record{}, conf: conf}
+	l := &Lab{Zone: &Zone{Private: conf.Private}, Record: &Record{Watch: conf.Watch}, conf: conf}
 	defer func() {
 		if err != nil {
 			l.Close()
@@ -72,10 +82,15 @@ func Start(ctx context.Context, conf Config) (_ *Lab, err error) {
 	if l.boxes, err = build(ownRanges(conf.Rules), !conf.NoGSO); err != nil {
 		return nil, err
 	}
-	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI)
+	l.server = newServer(l.Zone, l.CA, l.Record, l.isAPI, l.relay)
 	l.server.also, l.server.api = conf.HTTP, conf.APIServer
 	if err := l.settle(); err != nil {
 		return nil, err
+	}
+	if conf.Peers {
+		if err := l.startPeers(); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.serve(); err != nil {
 		return nil, err
@@ -164,6 +179,33 @@ func (l *Lab) Node(number int) *Node { return l.nodes[number-1] }
 // Plain reports whether there is no gateway: the lab is the control.
 func (l *Lab) Plain() bool { return l.conf.Gateway == nil }
 
+// Tamper lets f have a look at every answer of the internet's resolvers before it leaves, from now on: what f returns
+// leaves, and nothing if that is nil. f runs on the answer's own goroutine, so it may sleep. Nil ends it.
+func (l *Lab) Tamper(f func(network string, answer *dns.Msg) *dns.Msg) {
+	l.server.tamper.Store(&f)
+}
+
+// Edge is the box of the last router before the internet, for what happens to a wire. It stays the lab's.
+func (l *Lab) Edge() *netns.NS { return l.boxes.edge }
+
+// GatewayBox is the gateway's box. It stays the lab's.
+func (l *Lab) GatewayBox() *netns.NS { return l.boxes.gateway }
+
+// VNet is the box of the virtual network's router. It stays the lab's.
+func (l *Lab) VNet() *netns.NS { return l.boxes.vnet }
+
+// Plug pulls the cable between the gateway and the edge out, or puts it in again.
+func (l *Lab) Plug(in bool) error {
+	// A router that loses its IPv6 addresses with the carrier would be another fault.
+	if err := l.boxes.edge.Sysctl("net/ipv6/conf/all/keep_addr_on_down", "1"); err != nil {
+		return err
+	}
+	if err := l.boxes.edge.Plug(edgeInside, in); err != nil || !in {
+		return err
+	}
+	return l.boxes.route()
+}
+
 // DoInternet runs f inside the internet's box, where a test may open further servers, on ports that are free.
 func (l *Lab) DoInternet(f func() error) error { return l.boxes.internet.Do(f) }
 
@@ -202,6 +244,9 @@ func (l *Lab) Close() {
 	for _, n := range l.apart {
 		n.room.close()
 		_ = n.ns.Close()
+	}
+	if l.peers != nil {
+		l.peers.room.close()
 	}
 	if l.room != nil {
 		l.room.close()

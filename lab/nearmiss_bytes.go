@@ -211,15 +211,27 @@ func (m *misses) requests() {
 	if len(m.http) > 0 {
 		host = m.http[0]
 	}
-	const evil = "vm." + evilSuffix
+	for i, c := range badRequests(host, "vm."+evilSuffix) {
+		v6 := i%2 == 1
+		m.denyTCP(80, "HTTP requests", fmt.Sprintf("sends %s %s over %s", host, c.what, family(v6)), c.why, func(ctx context.Context, t *Try) error {
+			return t.converse(ctx, t.target(ctx, host, v6, 80), strings.ReplaceAll(c.text, "TOKEN", t.Token))
+		})
+	}
+}
+
+// A badRequest is something that is sent to a permitted web server, and must not get there. TOKEN stands for a word.
+type badRequest struct {
+	what, text string
+	why        []egress.Reason
+}
+
+// badRequests are requests to evil on a connection to host, or such that two readers could read two hosts.
+func badRequests(host, evil string) []badRequest {
 	refused := []egress.Reason{egress.NameNotAllowed, egress.PortNotAllowed}
 	malformed := []egress.Reason{egress.MalformedRequest}
 	first := "GET /first HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
 	end := "X-Lab: TOKEN\r\n\r\n"
-	for i, c := range []struct {
-		what, text string
-		why        []egress.Reason
-	}{
+	return []badRequest{
 		{"another host", "GET / HTTP/1.1\r\nHost: " + evil + "\r\n" + end, refused},
 		{"a second host on the same connection", first + "GET / HTTP/1.1\r\nHost: " + evil + "\r\n" + end, refused},
 		{"a host that looks like it", "GET / HTTP/1.1\r\nHost: " + host + "." + evilSuffix + "\r\n" + end, refused},
@@ -250,11 +262,6 @@ func (m *misses) requests() {
 		{"an upgrade to a web socket", "GET / HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n" + end, []egress.Reason{egress.UpgradeNotAllowed}},
 		{"HTTP/2 without asking", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00TOKEN", []egress.Reason{egress.UpgradeNotAllowed, egress.NotHTTP, egress.MalformedRequest}},
 		{"the text of a second request as a body", "POST / HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: " + evil + "\r\n" + end, refused},
-	} {
-		v6 := i%2 == 1
-		m.denyTCP(80, "HTTP requests", fmt.Sprintf("sends %s %s over %s", host, c.what, family(v6)), c.why, func(ctx context.Context, t *Try) error {
-			return t.converse(ctx, t.target(ctx, host, v6, 80), strings.ReplaceAll(c.text, "TOKEN", t.Token))
-		})
 	}
 }
 

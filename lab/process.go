@@ -70,21 +70,56 @@ func (l *Lab) GatewayPID() int {
 
 // RestartGateway starts the gateway after KillGateway or StopGateway and waits until it is ready.
 func (l *Lab) RestartGateway(ctx context.Context) error {
+	p, err := l.startGateway()
+	if err != nil {
+		return err
+	}
+	return l.waitReady(ctx, p)
+}
+
+// ReplaceGateway starts the gateway with further arguments beside the one that runs, which has to end by itself, and
+// waits until it has and the new one is ready.
+func (l *Lab) ReplaceGateway(ctx context.Context, args ...string) error {
+	l.mu.Lock()
+	old := l.gateway
+	l.mu.Unlock()
+	p, err := l.startGateway(args...)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		select {
+		case <-old.done:
+		case <-p.done:
+			return fmt.Errorf("the new gateway ended: %w:\n%s", p.ended(), l.gatewayLog())
+		case <-time.After(startTimeout):
+			return fmt.Errorf("the old gateway did not end:\n%s", l.gatewayLog())
+		}
+	}
+	return l.waitReady(ctx, p)
+}
+
+func (l *Lab) startGateway(args ...string) (*process, error) {
 	out, err := os.OpenFile(filepath.Join(l.conf.Dir, "gateway.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("open the gateway's log: %w", err)
+		return nil, fmt.Errorf("open the gateway's log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
 	cmd := l.conf.Gateway()
+	cmd.Args = append(cmd.Args, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.conf.Dir, out, out
 	if err := l.room.start(cmd); err != nil {
-		return fmt.Errorf("start the gateway: %w", err)
+		return nil, fmt.Errorf("start the gateway: %w", err)
 	}
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	go func() { p.err = cmd.Wait(); close(p.done) }()
 	l.mu.Lock()
 	l.gateway = p
 	l.mu.Unlock()
+	return p, nil
+}
+
+func (l *Lab) waitReady(ctx context.Context, p *process) error {
 	if l.conf.Ready == nil {
 		return nil
 	}

@@ -68,6 +68,8 @@ const (
 	flagPSH
 	flagACK
 	flagURG
+	flagECE
+	flagCWR
 )
 
 // A segment is one packet of a connection made by hand; its zero value is an acknowledgement.
@@ -81,18 +83,23 @@ type segment struct {
 	oldStamp bool  // a timestamp from long ago
 	md5      bool  // the MD5 signature option, which a server without a key drops (RFC 2385)
 	badSum   bool  // a wrong checksum
+	badSize  bool  // a header that says it is shorter than any
 	urgent   uint16
+	options  []byte    // further TCP options, in multiples of four bytes
+	wrap     *envelope // what is around it; nil is nothing unusual
 }
 
 // rawHow says how a connection is made by hand. Its zero value is the plainest handshake.
 type rawHow struct {
-	stamps bool   // with timestamps
-	early  []byte // data that the SYN carries
+	stamps  bool   // with timestamps
+	early   []byte // data that the SYN carries
+	options []byte // further TCP options of the SYN, in multiples of four bytes
 }
 
 // A rawTCP is a TCP connection made by hand: no kernel has a say in what it sends.
 type rawTCP struct {
 	src, dst netip.AddrPort
+	node     *Node
 	pc       *net.IPConn
 	how      rawHow
 
@@ -100,6 +107,7 @@ type rawTCP struct {
 	first  uint32 // sequence number of the first byte of data
 	sent   int    // bytes of data that the peer may have, for acknowledgements
 	next   uint32 // the peer's next sequence number
+	acked  uint32 // the last that the peer has acknowledged
 	stamp  uint32 // the peer's last timestamp
 	open   bool   // the SYN-ACK has come
 	reset  bool   // a RST has come
@@ -116,7 +124,7 @@ func (t *Try) dialRaw(ctx context.Context, to netip.AddrPort, how rawHow) (*rawT
 	if to.Addr().Is6() {
 		src = t.Node.Addrs[1]
 	}
-	c := &rawTCP{src: netip.AddrPortFrom(src, port), dst: to, how: how, change: make(chan struct{}, 1)}
+	c := &rawTCP{src: netip.AddrPortFrom(src, port), dst: to, node: t.Node, how: how, change: make(chan struct{}, 1)}
 	t.mu.Lock()
 	t.sources = append(t.sources, c.src)
 	t.mu.Unlock()
@@ -147,8 +155,14 @@ func (t *Try) dialRaw(ctx context.Context, to netip.AddrPort, how rawHow) (*rawT
 	return c, nil
 }
 
-// Close stops listening.
-func (c *rawTCP) Close() { _ = c.pc.Close() }
+// Close resets the server, so that it keeps nothing, and stops listening.
+func (c *rawTCP) Close() {
+	c.mu.Lock()
+	at := int(int32(c.acked - c.first)) // what it expects next
+	c.mu.Unlock()
+	_ = c.send(segment{at: at, flags: flagRST})
+	_ = c.pc.Close()
+}
 
 // handshake sends a SYN, again if need be, from a sequence number of its own.
 func (c *rawTCP) handshake(ctx context.Context) error {
@@ -158,7 +172,7 @@ func (c *rawTCP) handshake(ctx context.Context) error {
 	c.first, c.sent, c.next, c.open, c.reset, c.got = binary.BigEndian.Uint32(isn[:])+1, 0, 0, false, false, nil
 	c.mu.Unlock()
 	for range 4 {
-		if err := c.send(segment{at: -1, data: c.how.early, flags: flagSYN, noACK: true}); err != nil {
+		if err := c.send(segment{at: -1, data: c.how.early, flags: flagSYN, noACK: true, options: c.how.options}); err != nil {
 			return err
 		}
 		wait, cancel := context.WithTimeout(ctx, silence/3)
@@ -232,6 +246,9 @@ func (c *rawTCP) take(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readStamp(b[header:offset])
+	if flags&flagACK != 0 {
+		c.acked = binary.BigEndian.Uint32(b[8:])
+	}
 	switch {
 	case flags&flagRST != 0:
 		c.reset = true
@@ -251,6 +268,9 @@ const (
 	optMSS   = 2
 	optStamp = 8
 	optMD5   = 19
+	optAO    = 29
+	optMPTCP = 30
+	optTFO   = 34
 )
 
 func (c *rawTCP) readStamp(options []byte) {
@@ -277,6 +297,14 @@ func (c *rawTCP) send(s segment) error {
 		c.sent = max(c.sent, s.at+len(s.data))
 	}
 	c.mu.Unlock()
+	if s.wrap != nil {
+		const life = 64
+		ttl := uint8(life)
+		if s.ttl != 0 {
+			ttl = uint8(s.ttl)
+		}
+		return c.node.sendIP(s.wrap.ipPackets(c.src.Addr(), c.dst.Addr(), unix.IPPROTO_TCP, ttl, c.first+uint32(s.at), b)...)
+	}
 	to := &net.IPAddr{IP: c.dst.Addr().AsSlice()}
 	var err error
 	switch {
@@ -297,7 +325,7 @@ func (c *rawTCP) send(s segment) error {
 // build makes the bytes of a segment. A segment without data stands at the end of what was sent.
 func (c *rawTCP) build(s segment) []byte {
 	at := s.at
-	if len(s.data) == 0 && s.at == 0 {
+	if len(s.data) == 0 && s.at == 0 && s.flags&flagRST == 0 {
 		at = c.sent
 	}
 	flags := s.flags
@@ -331,7 +359,11 @@ func (c *rawTCP) build(s segment) []byte {
 		b = append(b, optNop, optNop, optMD5, 18)
 		b = append(b, make([]byte, 16)...)
 	}
+	b = append(b, s.options...)
 	b[12] = byte(len(b)/4) << 4
+	if s.badSize {
+		b[12] = 0x40
+	}
 	b = append(b, s.data...)
 	sum := c.checksum(b)
 	if s.badSum {

@@ -52,7 +52,7 @@ func skipCCS(b []byte) []byte {
 
 // serverHello is a ServerHello in a record; with retry it asks for a key on P-256.
 func serverHello(random []byte, retry bool) []byte {
-	const serverHelloMessage, groupP256 = 2, 0x0017
+	const serverHelloMessage = 2
 	b := new(cryptobyte.Builder)
 	b.AddUint8(serverHelloMessage)
 	b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {

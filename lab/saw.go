@@ -29,6 +29,10 @@ type Seen struct {
 
 // A Record is what all the servers saw. Its zero value is ready, and it may be used by any number of goroutines.
 type Record struct {
+	// Watch, if not nil, is told of each entry when it is made and whenever it grows. It is set before the first one,
+	// and runs under a lock: it must neither block nor keep its argument's Data.
+	Watch func(*Seen)
+
 	mu      sync.Mutex
 	entries []*Seen
 	changed chan struct{} // closed and replaced on every change; nil while nobody waits
@@ -43,6 +47,7 @@ func (r *Record) add(s Seen) *Seen {
 		r.entries = slices.Clone(r.entries[maxSeen/2:])
 	}
 	r.entries = append(r.entries, &s)
+	r.watch(&s)
 	r.wake()
 	return &s
 }
@@ -52,7 +57,14 @@ func (r *Record) extend(s *Seen, change func(*Seen)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(s)
+	r.watch(s)
 	r.wake()
+}
+
+func (r *Record) watch(s *Seen) {
+	if r.Watch != nil {
+		r.Watch(s)
+	}
 }
 
 // append adds bytes that came later on the same connection.

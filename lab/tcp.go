@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // firstByteTimeout is how long a server waits for a client to begin; held hellos arrive in pieces, seconds apart.
@@ -35,7 +37,9 @@ type server struct {
 	isAPI  func(netip.Addr) bool // the addresses of the API server, imitated unless there is api
 	api    func(net.Conn)        // may be nil, see Config.APIServer
 	also   func(http.ResponseWriter, *http.Request) bool
-	ownDNS atomic.Bool // the cluster's DNS asks nobody
+	ownDNS atomic.Bool                    // the cluster's DNS asks nobody
+	relay  func(t *tap, kind string) bool // to another server, if there is one at the address; it returns when that is over
+	tamper atomic.Pointer[func(network string, answer *dns.Msg) *dns.Msg]
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex
@@ -44,8 +48,8 @@ type server struct {
 	wg     sync.WaitGroup
 }
 
-func newServer(zone *Zone, ca *CA, rec *Record, isAPI func(netip.Addr) bool) *server {
-	s := &server{zone: zone, ca: ca, rec: rec, isAPI: isAPI, open: map[io.Closer]struct{}{}}
+func newServer(zone *Zone, ca *CA, rec *Record, isAPI func(netip.Addr) bool, relay func(*tap, string) bool) *server {
+	s := &server{zone: zone, ca: ca, rec: rec, isAPI: isAPI, relay: relay, open: map[io.Closer]struct{}{}}
 	s.queue = connQueue{conns: make(chan net.Conn), done: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -158,12 +162,19 @@ func (s *server) serveConn(c net.Conn) {
 			s.api(t)
 			return
 		}
+		s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
+		if s.relay(t, kind) {
+			return
+		}
 		if wantsRetry(head) {
 			s.serveRetry(t)
 			return
 		}
 		keep = s.serveTLS(t)
 	case "http":
+		if s.relay(t, kind) {
+			return
+		}
 		s.rec.extend(t.seen, func(s *Seen) { s.Proto = "http" })
 		keep = s.queue.put(t)
 	default:
@@ -195,7 +206,6 @@ func speaks(head []byte) string {
 func (s *server) serveTLS(t *tap) bool {
 	local := addrPort(t.LocalAddr()).Addr()
 	t.quiet.Store(true) // the record keeps the ClientHello, to the byte
-	s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 	conf := &tls.Config{
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			s.rec.extend(t.seen, func(s *Seen) { s.Name, s.ALPN = h.ServerName, slices.Clone(h.SupportedProtos) })

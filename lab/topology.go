@@ -28,6 +28,8 @@ var (
 const (
 	InsideDevice  = "inside"
 	OutsideDevice = "outside"
+
+	edgeInside = "gateway" // the edge's, towards the gateway
 )
 
 // elsewhere are further ranges that have servers in the lab's internet: well-known resolvers, the addresses that rules of
@@ -121,6 +123,11 @@ func (b *boxes) make(own []netip.Prefix, gso bool) error {
 			return err
 		}
 	}
+	// The servers speak TCP Fast Open and ask for no cookie: whoever sends data in a SYN gets through to them.
+	const server, withoutCookie, allListeners = 2, 0x200, 0x400
+	if err := b.internet.Sysctl("net/ipv4/tcp_fastopen", fmt.Sprint(server|withoutCookie|allListeners)); err != nil {
+		return err
+	}
 	return b.vnet.Own(privateV4)
 }
 
@@ -143,7 +150,7 @@ func (b *boxes) connect(gso bool) error {
 		{b.node[0], b.vnet, "eth0", "node1", []string{"10.224.1.4/24", "fd00:224:0:1::4/64"}, []string{"10.224.1.1/24", "fd00:224:0:1::1/64"}},
 		{b.node[1], b.vnet, "eth0", "node2", []string{"10.224.2.4/24", "fd00:224:0:2::4/64"}, []string{"10.224.2.1/24", "fd00:224:0:2::1/64"}},
 		{b.vnet, b.gateway, "gateway", InsideDevice, []string{"10.100.0.1/24", "fd00:100::1/64"}, []string{"10.100.0.4/24", "fd00:100::4/64"}},
-		{b.gateway, b.edge, OutsideDevice, "gateway", []string{"20.200.0.4/24", "2603:2000:0:1::4/64"}, []string{"20.200.0.1/24", "2603:2000:0:1::1/64"}},
+		{b.gateway, b.edge, OutsideDevice, edgeInside, []string{"20.200.0.4/24", "2603:2000:0:1::4/64"}, []string{"20.200.0.1/24", "2603:2000:0:1::1/64"}},
 		{b.edge, b.internet, "internet", "edge", []string{"20.201.0.1/24", "2603:2000:0:2::1/64"}, []string{"20.201.0.2/24", "2603:2000:0:2::2/64"}},
 	}
 	for _, c := range cables {

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,7 +93,7 @@ func (l *Lab) Run(ctx context.Context, cases []Case, flows *FlowLog, each func(R
 	var mu sync.Mutex
 	results := make([]Result, len(cases))
 	g, limited := errgroup.WithContext(ctx)
-	g.SetLimit(tryParallel)
+	g.SetLimit(cmp.Or(l.conf.Parallel, tryParallel))
 	for i, c := range cases {
 		g.Go(func() error {
 			if err := limited.Err(); err != nil {
@@ -182,7 +183,11 @@ func (t *Try) arrived(ctx context.Context, expected bool) (bool, []Seen) {
 }
 
 // prove says what a server must have seen for the try to have arrived.
-func (t *Try) prove(b []byte) { t.proof = b }
+func (t *Try) prove(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.proof = b
+}
 
 // Dial connects from the try's node, and keeps in mind from where.
 func (t *Try) Dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {

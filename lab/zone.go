@@ -2,6 +2,7 @@ package lab
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,17 +51,18 @@ var aliases = map[string]string{
 	"onegetcdn.azureedge.net":          "onegetcdn.afd.azureedge.net",
 }
 
-// rotating names answer with a few of many addresses, other ones each time, as large services do.
-var rotating = []string{
-	"security.ubuntu.com", "azure.archive.ubuntu.com", "ntp.ubuntu.com",
-	"www.tm.ak.prd.aadg.trafficmanager.net", "packages.microsoft.com", "dc.services.visualstudio.com",
+// rotating names answer with a few of many addresses, other ones each time, as large services do: how many they have.
+var rotating = map[string]int{
+	"security.ubuntu.com": 8, "azure.archive.ubuntu.com": 8, "ntp.ubuntu.com": 8,
+	"www.tm.ak.prd.aadg.trafficmanager.net": 8, "packages.microsoft.com": 8, "dc.services.visualstudio.com": 8,
+	manyAddresses: 1000,
 }
 
-// How many addresses a rotating name has, and how many of them one answer holds.
-const (
-	rotatingPool   = 8
-	rotatingAnswer = 3
-)
+// rotatingAnswer is how many of a rotating name's addresses one answer holds.
+const rotatingAnswer = 3
+
+// manyKept is how many addresses a name may have for its answers to be kept for some seconds.
+const manyKept = 100
 
 // Alias returns the name that name is an alias of, or "".
 func (z *Zone) Alias(name string) string {
@@ -101,8 +103,8 @@ func (z *Zone) Exists(name string) bool {
 
 // Addrs returns every address that name has: IPv4 first, nil if there is no such name.
 //
-// Three shapes of names are under the attacker's control. "a-10-0-0-1.<anything>" has the address 10.0.0.1 (a zone may
-// hold any address, also somebody else's). "on.<name>.evil.example" has the addresses of <name>, as two sites behind one
+// Three shapes of names are under the attacker's control. "a-10-0-0-1.<anything>" has the address 10.0.0.1, and
+// "h-<32 hex digits>.<anything>" an IPv6 one (a zone may hold any address, also somebody else's). "on.<name>.evil.example" has the addresses of <name>, as two sites behind one
 // CDN do. Every other name in evil.example has an address of its own.
 func (z *Zone) Addrs(name string) []netip.Addr {
 	if !z.Exists(name) {
@@ -116,6 +118,11 @@ func (z *Zone) Addrs(name string) []netip.Addr {
 			return []netip.Addr{a}
 		}
 	}
+	if label, _, _ := strings.Cut(name, "."); strings.HasPrefix(label, "h-") {
+		if raw, err := hex.DecodeString(label[2:]); err == nil && len(raw) == 16 {
+			return []netip.Addr{netip.AddrFrom16([16]byte(raw))}
+		}
+	}
 	if inner, ok := strings.CutPrefix(name, "on."); ok {
 		if inner, ok = strings.CutSuffix(inner, "."+evilSuffix); ok {
 			return z.Addrs(inner)
@@ -126,14 +133,11 @@ func (z *Zone) Addrs(name string) []netip.Addr {
 	}
 	chain := z.Chain(name)
 	owner := chain[len(chain)-1]
-	n := 1
-	if slices.Contains(rotating, owner) {
-		n = rotatingPool
-	}
+	n := max(1, rotating[owner])
 	addrs := make([]netip.Addr, 0, 2*n)
 	for _, p := range []netip.Prefix{publicV4, publicV6} {
 		for i := range n {
-			addrs = append(addrs, hashAddr(p, owner, byte(i)))
+			addrs = append(addrs, hashAddr(p, owner, i))
 		}
 	}
 	return addrs
@@ -149,12 +153,16 @@ func (z *Zone) Answer(name string, v6 bool) ([]netip.Addr, uint32) {
 		}
 		return all, 300
 	}
-	start := int(z.turn.Add(1)) % len(all)
+	ttl := uint32(5)
+	if len(all) > manyKept { // nobody keeps it: each answer is another part
+		ttl = 0
+	}
+	start := int(z.turn.Add(1)) * rotatingAnswer % len(all)
 	some := make([]netip.Addr, rotatingAnswer)
 	for i := range some {
 		some[i] = all[(start+i)%len(all)]
 	}
-	return some, 5
+	return some, ttl
 }
 
 // isAPIServer reports whether name is one that AKS gives to API servers, whose answers are good for seconds only.
@@ -176,8 +184,12 @@ func (z *Zone) private(name string) bool {
 
 // hashAddr is the nth address of name within p: the same in every run, and with no table, so that a name asked for a
 // million times costs nothing. The last byte is never 0 or 255.
-func hashAddr(p netip.Prefix, name string, n byte) netip.Addr {
-	h := sha256.Sum256(append([]byte(name), 0, n))
+func hashAddr(p netip.Prefix, name string, n int) netip.Addr {
+	key := append([]byte(name), 0, byte(n))
+	for n >>= 8; n > 0; n >>= 8 {
+		key = append(key, byte(n))
+	}
+	h := sha256.Sum256(key)
 	raw := p.Addr().AsSlice()
 	bits := p.Bits()
 	for i := range raw {

@@ -91,7 +91,7 @@ func bindings(t *testing.T, n int) (bs []egress.Binding) {
 // A journal that cannot be written is no reason to deny, nor to try at each answer.
 func TestAJournalThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openState(dir)
+	s, err := openState(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestAJournalThatCannotBeWritten(t *testing.T) {
 // Whoever repeats a question must not make a journal that the next process refuses.
 func TestTheJournalIsBounded(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openState(dir)
+	s, err := openState(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestTheJournalIsBounded(t *testing.T) {
 func TestLearningDoesNotWaitForAChange(t *testing.T) {
 	b := enforcing(t, config.Enforce)
 	var err error
-	if b.state, err = openState(t.TempDir()); err != nil {
+	if b.state, err = openState(t.TempDir(), nil); err != nil {
 		t.Fatal(err)
 	}
 	defer b.state.Close()

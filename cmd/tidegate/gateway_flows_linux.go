@@ -99,6 +99,9 @@ func (b *box) refused(d kernel.Denial) {
 		b.tellOther(p) // the connection was reported when it was cut
 		return
 	}
+	if d.Reason == egress.InvalidPacket && !d.Observed {
+		b.tellForgotten(p)
+	}
 	now := b.now.Load()
 	f := egress.Flow{
 		Time: time.Now(), Policy: now.policy.ID(), Observed: d.Observed, Verdict: egress.Denied(d.Reason),
@@ -121,6 +124,19 @@ func (b *box) refused(d kernel.Denial) {
 func (b *box) tellOther(p wire.Start) {
 	if p.Proto == wire.TCP && !p.Flags.Has(wire.SYN) {
 		b.reset(wire.AppendReset(nil, p.Src, p.Dst, p.Seq, p.Ack))
+	}
+}
+
+// tellForgotten resets the client of a connection that conntrack does not have: of another
+// gateway whose place this one has taken, or one that was silent for longer than it is kept.
+// It would send the same segment for a quarter of an hour. To a segment that is merely wrong
+// nothing is said: its connection goes on.
+func (b *box) tellForgotten(p wire.Start) {
+	if p.Proto != wire.TCP || p.Flags.Has(wire.SYN) || p.Flags.Has(wire.RST) || !p.Flags.Has(wire.ACK) {
+		return
+	}
+	if known, err := b.tracker.Knows(kernel.Flow{Proto: egress.TCP, Src: p.Src, Dst: p.Dst}); err == nil && !known {
+		b.reset(wire.AppendReset(nil, p.Dst, p.Src, p.Ack, p.End()))
 	}
 }
 

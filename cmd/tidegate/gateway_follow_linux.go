@@ -30,7 +30,9 @@ type followed struct {
 	refused  []egress.Name // look-ups that were too many
 	lookups  sync.WaitGroup
 	stats    chan chan gateway.Stats
-	looked   atomic.Int64 // when the queue was last looked at, in Unix nanoseconds
+	looked   atomic.Int64    // when the queue was last looked at, in Unix nanoseconds
+	saved    *gateway.Saved  // what another process has left; nil for nothing
+	quit     context.Context // done when the look-ups are to end
 }
 
 // resolved is the answer to a follower's look-up.
@@ -43,7 +45,7 @@ type resolved struct {
 var errTooManyLookups = errors.New("too many look-ups under way")
 
 func (b *box) follow(q *kernel.Queue, number uint16) *followed {
-	f := &followed{number: number, queue: q, answers: make(chan resolved, maxLookups), stats: make(chan chan gateway.Stats)}
+	f := &followed{number: number, queue: q, answers: make(chan resolved, maxLookups), stats: make(chan chan gateway.Stats), saved: b.saved(number)}
 	f.follower = gateway.New(gateway.Config{
 		Policy:   func() *egress.Policy { return b.now.Load().policy },
 		Bindings: &b.bindings,
@@ -86,7 +88,7 @@ func (b *box) lookup(f *followed, n egress.Name) {
 	}
 	f.asking++
 	f.lookups.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
+		ctx, cancel := context.WithTimeout(f.quit, lookupTimeout)
 		defer cancel()
 		addrs, ttl, err := b.dns.Lookup(ctx, n)
 		if err == nil {
@@ -124,6 +126,11 @@ func (b *box) unseen(n egress.Name, addrs []netip.Addr, expires time.Time) []egr
 
 func (f *followed) run(ctx context.Context) error {
 	defer f.lookups.Wait()
+	f.quit = ctx
+	if f.saved != nil {
+		f.follower.Restore(time.Now(), f.saved)
+		f.saved = nil
+	}
 	return f.queue.Run(ctx, kernel.Handler{
 		Packets: func(batch []kernel.Packet) {
 			at := time.Now()

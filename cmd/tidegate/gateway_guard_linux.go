@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"time"
+
+	"tidegate.io/tidegate/kernel"
 )
 
 // guardEvery is how often the rules are looked at when nobody told of a change.
@@ -20,10 +22,32 @@ func (b *box) guard(ctx context.Context) error {
 		case <-b.removed:
 		case <-tick.C:
 		}
+		b.warnFull()
 		if err := b.mend(); err != nil {
 			b.log.Error("the rules in the kernel", "err", err)
 		}
 	}
+}
+
+// fullness are the shares of conntrack's room, in percent, at which the log says so.
+var fullness = []uint64{75, 90}
+
+// warnFull says when conntrack becomes full: without room there are no new connections.
+func (b *box) warnFull() {
+	now, most, err := kernel.Entries()
+	if err != nil || most == 0 {
+		return
+	}
+	level := 0
+	for _, percent := range fullness {
+		if now*100 >= most*percent {
+			level++
+		}
+	}
+	if level > b.full {
+		b.log.Warn("conntrack fills up: without room there are no new connections (sysctl net.netfilter.nf_conntrack_max)", "entries", now, "most", most)
+	}
+	b.full = level
 }
 
 // watch wakes the guard.

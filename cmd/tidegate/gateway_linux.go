@@ -55,8 +55,14 @@ nothing if there is an error in it.
 
 With --proxy-only it serves the explicit proxy of the file (proxy.listen) and the
 addresses under dns.listen, and leaves the kernel alone: that needs no rights, and holds
-those who use it.`,
-		Example: "  tidegate gateway run --config /etc/tidegate/gateway.yaml",
+those who use it.
+
+With --replace it takes over from the gateway that runs: another version of the program
+comes into service without a connection that fails. It gets the sockets, the kernel's
+queues with the packets that wait in them, and the connections that are not decided yet.
+A file that cannot be read, or a machine that lacks something, is found out before it
+asks; and when it dies on the way, the one that ran goes on.`,
+		Example: "  tidegate gateway run --config /etc/tidegate/gateway.yaml\n  tidegate gateway run --replace    # a new version, while the old one runs",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			g, err := readGateway(*path)
@@ -71,13 +77,14 @@ those who use it.`,
 		},
 	}
 	cmd.Flags().BoolVar(&how.flush, "flush", false, "remove the rules, and forwarding, at a stop")
+	cmd.Flags().BoolVar(&how.replace, "replace", false, "take over from the gateway that runs with this file, which then ends; start, if there is none")
 	cmd.Flags().BoolVar(&how.proxyOnly, "proxy-only", false, "serve the explicit proxy, and leave the kernel alone")
 	cmd.MarkFlagsMutuallyExclusive("flush", "proxy-only")
 	return cmd
 }
 
 // runMode is how a gateway is run.
-type runMode struct{ flush, proxyOnly bool }
+type runMode struct{ flush, proxyOnly, replace bool }
 
 // inForce is one configuration with all that follows from it. It does not change.
 type inForce struct {
@@ -90,6 +97,7 @@ type inForce struct {
 
 // box is the running gateway: its parts, and what joins them.
 type box struct {
+	*estate
 	path    string
 	log     *slog.Logger
 	started time.Time
@@ -118,6 +126,7 @@ type box struct {
 	flows *flowlog.Log
 
 	resetsLost atomic.Uint64
+	full       int // of the guard: how many of fullness are passed
 	counts     counts
 	apiAddrs   apiAddresses
 }
@@ -148,9 +157,28 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 	if how.proxyOnly && !g.Proxy.IsValid() {
 		return fmt.Errorf("%s: --proxy-only needs proxy.listen", path)
 	}
-	b := &box{path: path, log: log, started: time.Now()}
+	from := &estate{}
+	if how.replace {
+		if from, err = inherit(ctx, g, how); err != nil {
+			return err
+		}
+	}
+	for {
+		b := &box{estate: from, path: path, log: log, started: time.Now()}
+		err := b.run(ctx, g, stdout, how)
+		if !errors.Is(err, errTakenBack) {
+			return err
+		}
+		log.Error("nobody has taken over; this gateway goes on", "err", err)
+		g, from = b.now.Load().conf, b.left
+	}
+}
+
+// run is the box's whole life.
+func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how runMode) (err error) {
 	var open closers
 	defer func() { err = errors.Join(err, open.close()) }()
+	defer b.estate.drop() // what of it was of no use
 	if err := b.assemble(g, stdout, &open); err != nil {
 		return err
 	}
@@ -169,9 +197,14 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 	if err := b.revoke(); err != nil {
 		return err
 	}
-	log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
+	b.taken()
+	b.log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
 	err = b.serve(ctx, sockets)
-	if how.flush {
+	switch {
+	case errors.Is(err, errHandedOver):
+		return nil
+	case errors.Is(err, errTakenBack):
+	case how.flush:
 		err = errors.Join(err, b.table.Remove())
 	}
 	return err
@@ -185,7 +218,7 @@ func (c *closers) add(x io.Closer) { *c = append(*c, x) }
 func (c closers) close() error {
 	var errs []error
 	for i := range c {
-		if err := c[len(c)-1-i].Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := c[len(c)-1-i].Close(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}
@@ -197,10 +230,11 @@ func (b *box) enforcing() bool { return b.table != nil }
 
 // assemble restores what survived the last process. Nothing comes into force yet.
 func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err error) {
-	if b.state, err = openState(g.State); err != nil {
+	if b.state, err = openState(g.State, b.take(lockFile)); err != nil {
 		return err
 	}
 	open.add(b.state)
+	b.leave(lockFile, b.state.lock)
 	if b.numbers, err = b.state.numbers(); err != nil {
 		b.log.Warn("rule numbers are lost; connections of before the restart end", "err", err)
 		b.numbers = &gateway.Numbers{}
@@ -234,7 +268,9 @@ func (b *box) reach(open *closers) error {
 }
 
 func (b *box) openKernel(open *closers) (err error) {
-	if b.features, err = kernel.Probe(); err != nil {
+	if b.probed != nil {
+		b.features = *b.probed
+	} else if b.features, err = kernel.Probe(); err != nil {
 		return err
 	}
 	if b.table, err = kernel.OpenTable(); err != nil {
@@ -249,7 +285,12 @@ func (b *box) openKernel(open *closers) (err error) {
 		return err
 	}
 	open.add(b.tracker)
-	if b.denials, err = kernel.OpenLog(logGroup); err != nil {
+	if f := b.take(logName); f != nil {
+		b.denials, err = kernel.AdoptLog(logGroup, f)
+	} else {
+		b.denials, err = kernel.OpenLog(logGroup)
+	}
+	if err != nil {
 		return err
 	}
 	open.add(b.denials)
@@ -274,8 +315,13 @@ func (b *box) openQueues(open *closers) error {
 
 func queueCount() int { return min(runtime.NumCPU(), maxQueues) }
 
-func (b *box) openQueue(number uint16, o kernel.QueueOptions, open *closers) error {
-	q, err := kernel.OpenQueue(number, o)
+func (b *box) openQueue(number uint16, o kernel.QueueOptions, open *closers) (err error) {
+	var q *kernel.Queue
+	if f := b.take(queueName(number)); f != nil {
+		q, err = kernel.AdoptQueue(number, f)
+	} else {
+		q, err = kernel.OpenQueue(number, o)
+	}
 	if err != nil {
 		return err
 	}
@@ -290,6 +336,7 @@ type sockets struct {
 	explicit    net.Listener // nil for none
 	management  net.Listener
 	control     net.Listener
+	takeover    *net.UnixListener
 }
 
 func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
@@ -298,13 +345,13 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		addrs = append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, addrs...)
 	}
 	for _, a := range addrs {
-		udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+		udp, err := b.listenUDP("dns "+a.String(), a)
 		if err != nil {
 			return s, err
 		}
 		b.dns.UDP = append(b.dns.UDP, udp)
 		open.add(udp)
-		tcp, err := net.Listen("tcp", a.String())
+		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String(), nil))
 		if err != nil {
 			return s, err
 		}
@@ -312,31 +359,35 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		open.add(tcp)
 	}
 	if b.enforcing() {
-		if s.transparent, err = listenTransparent(open); err != nil {
+		if s.transparent, err = b.listenTransparent(open); err != nil {
 			return s, err
 		}
 	}
 	if g.Proxy.IsValid() {
-		if s.explicit, err = net.Listen("tcp", g.Proxy.String()); err != nil {
+		if s.explicit, err = b.listenTCP("proxy", listener("tcp", g.Proxy.String(), nil)); err != nil {
 			return s, err
 		}
 		open.add(s.explicit)
 	}
-	if s.management, err = net.Listen("tcp", g.Management.String()); err != nil {
+	if s.management, err = b.listenTCP("management", listener("tcp", g.Management.String(), nil)); err != nil {
 		return s, err
 	}
 	open.add(s.management)
-	if s.control, err = b.state.control(); err != nil {
+	if s.control, err = b.state.listen(controlFile); err != nil {
 		return s, err
 	}
 	open.add(s.control)
+	if s.takeover, err = b.state.listen(takeoverFile); err != nil {
+		return s, err
+	}
+	open.add(s.takeover)
 	return s, nil
 }
 
 // listenTransparent opens the sockets to which the kernel diverts HTTP.
-func listenTransparent(open *closers) (ls []net.Listener, err error) {
+func (b *box) listenTransparent(open *closers) (ls []net.Listener, err error) {
 	for _, network := range []string{"tcp4", "tcp6"} {
-		l, err := (&net.ListenConfig{Control: transparent}).Listen(context.Background(), network, fmt.Sprintf(":%d", transparentPort))
+		l, err := b.listenTCP("transparent "+network, listener(network, fmt.Sprintf(":%d", transparentPort), transparent))
 		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue
 		} else if err != nil {
@@ -361,12 +412,20 @@ func transparent(network, _ string, c syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// serve runs every part until ctx is done or one of them fails.
+// serve runs every part until ctx is done, one of them fails, or another process takes over.
 func (b *box) serve(ctx context.Context, s sockets) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	run := func(f func(context.Context) error) { parts.Go(func() error { return f(ctx) }) }
+	// What another process goes on with ends first, and the rest when its clients are done.
+	deciding, stop := context.WithCancel(ctx)
+	defer stop()
+	var ended sync.WaitGroup
+	decide := func(f func(context.Context) error) {
+		ended.Add(1)
+		parts.Go(func() error { defer ended.Done(); return f(deciding) })
+	}
 	for _, q := range b.queues {
-		run(q.run)
+		decide(q.run)
 	}
 	run(b.dns.Run)
 	for _, l := range s.transparent {
@@ -375,17 +434,20 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	if s.explicit != nil {
 		run(func(ctx context.Context) error { return b.http.ServeProxy(ctx, s.explicit) })
 	}
-	run(b.apis.Run)
+	decide(b.apis.Run)
 	run(b.flows.Run)
 	if b.enforcing() {
-		run(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
-		run(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
-		run(b.guard)
-		run(b.watch)
+		decide(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
+		decide(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
+		decide(b.guard)
+		decide(b.watch)
 	}
-	run(b.tidy)
-	run(b.hangups)
-	run(func(ctx context.Context) error { return b.manage(ctx, s.management, s.control) })
+	decide(b.tidy)
+	decide(b.hangups)
+	decide(func(ctx context.Context) error { return b.manage(ctx, s.management, s.control) })
+	run(func(ctx context.Context) error {
+		return b.handOver(ctx, s.takeover, func() { stop(); ended.Wait() })
+	})
 	return parts.Wait()
 }
 

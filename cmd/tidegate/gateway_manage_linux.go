@@ -18,6 +18,7 @@ import (
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/flowlog"
+	"tidegate.io/tidegate/kernel"
 	"tidegate.io/tidegate/web"
 )
 
@@ -87,6 +88,7 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 			maps.DeleteFunc(counters, func(_ string, n uint64) bool { return n == 0 })
 			s.Refused = counters
 		}
+		s.Conntrack.Entries, s.Conntrack.Most, _ = kernel.Entries() // left out
 	}
 	for _, q := range b.queues {
 		s.Queues = append(s.Queues, q.status(ctx))
@@ -168,6 +170,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	m.gauge("http_connections", "Client connections of the HTTP proxy.", float64(s.HTTP))
 	m.counter("resets_lost_total", "Resets that could not be sent at once.", s.ResetsLost)
 	m.counter("rules_mended_total", "Times that others had removed rules from the kernel, which were put back.", s.Mended)
+	m.gauge("conntrack_entries", "Connections that the kernel tracks.", float64(s.Conntrack.Entries))
+	m.gauge("conntrack_entries_limit", "Connections that the kernel has room for.", float64(s.Conntrack.Most))
 	for _, q := range s.Queues {
 		number := fmt.Sprint(q.Number)
 		m.counter("queue_packets_total", "Packets of undecided connections.", q.Packets, "queue", number)

@@ -22,6 +22,8 @@ const (
 	lockFile    = "lock"
 	numbersFile = "numbers.json"
 	journalFile = "bindings.journal"
+
+	takeoverFile = "takeover.sock"
 )
 
 // stateDir is what has to survive the process. One process has it at a time.
@@ -33,6 +35,7 @@ type stateDir struct {
 	file    *os.File
 	journal *gateway.Journal
 	broken  bool // the journal's end is not known: write it anew
+	gone    bool // another process writes it now
 	retry   time.Time
 	records int // appended since
 }
@@ -48,7 +51,12 @@ const (
 	maxRecords = 1 << 20
 )
 
-func openState(dir string) (*stateDir, error) {
+// openState takes a directory. had is the lock of a process that has it and gives it up;
+// nil: nobody may have it.
+func openState(dir string, had *os.File) (*stateDir, error) {
+	if had != nil {
+		return &stateDir{dir: dir, lock: had, broken: true}, nil
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -76,17 +84,25 @@ func (s *stateDir) Close() error {
 
 func (s *stateDir) path(name string) string { return filepath.Join(s.dir, name) }
 
-// control listens for the commands of the machine's administrator.
-func (s *stateDir) control() (net.Listener, error) {
-	path := s.path(controlFile)
+// listen listens for the machine's administrator.
+func (s *stateDir) listen(name string) (*net.UnixListener, error) {
+	path := s.path(name)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
+	l.SetUnlinkOnClose(false) // by then it may be another process's
 	return l, os.Chmod(path, 0o600)
+}
+
+// giveUp ends writing: another process goes on with the journal.
+func (s *stateDir) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
 }
 
 // numbers reads the numbers of rules; without a file there are none yet.
@@ -146,7 +162,7 @@ func (s *stateDir) record(known *gateway.Bindings, now time.Time, learned []egre
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.broken && now.Before(s.retry):
+	case s.gone, s.broken && now.Before(s.retry):
 		return nil
 	case s.broken, s.records > maxRecords:
 		return s.rewrite(known, now)

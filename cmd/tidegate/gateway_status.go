@@ -41,6 +41,13 @@ type gatewayStatus struct {
 	Flows      flowStatus        `json:"flows"`
 	ResetsLost uint64            `json:"resetsLost"`
 	Mended     uint64            `json:"rulesMended"` // times that others had removed rules from the kernel
+	Conntrack  conntrackStatus   `json:"conntrack"`
+}
+
+// conntrackStatus is how full the kernel's table of connections is: without room there are no new ones.
+type conntrackStatus struct {
+	Entries uint64 `json:"entries"`
+	Most    uint64 `json:"most"`
 }
 
 type policyStatus struct {

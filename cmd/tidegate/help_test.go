@@ -18,7 +18,7 @@ type stage struct {
 }
 
 // notHere are the commands whose examples act on the machine or the network; their flags are parsed only.
-var notHere = []string{"tidegate check", "tidegate gateway run", "tidegate gateway status", "tidegate gateway reload", "tidegate lab", "tidegate lab exec", "tidegate webhook run", "tidegate webhook rotate"}
+var notHere = []string{"tidegate check", "tidegate gateway run", "tidegate gateway status", "tidegate gateway reload", "tidegate lab", "tidegate lab exec", "tidegate lab faults", "tidegate webhook run", "tidegate webhook rotate"}
 
 // others are what other programs in the examples print.
 var others = map[string]string{
@@ -35,8 +35,8 @@ func TestHelpHasExamples(t *testing.T) {
 	t.Chdir(dir)
 	ran := 0
 	walk(rootCommand(), func(c *cobra.Command) {
-		if c.Name() == "help" || strings.HasPrefix(c.CommandPath(), "tidegate completion ") {
-			return // cobra's own
+		if c.Hidden || c.Name() == "help" || strings.HasPrefix(c.CommandPath(), "tidegate completion ") {
+			return // cobra's own, and what nobody is shown
 		}
 		own := false
 		for _, line := range exampleLines(c.Example) {

@@ -116,8 +116,9 @@ func TestSomebodyFlushesTheRules(t *testing.T) {
 			t.Errorf("round %d: %d flows were lost\n%s", round, lost, h.log())
 		}
 	}
-	if h.loads("they are put back") != 3 {
-		t.Error(h.log())
+	// Where the kernel can, the table is the process's own, and no flush touches it.
+	if n := h.loads("they are put back"); n != 0 && n != 3 {
+		t.Errorf("put back %d times\n%s", n, h.log())
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,6 +24,10 @@ type labFlags struct {
 	gso     bool
 	once    bool
 	output  string
+	attack  bool
+	only    []string
+	quick   bool
+	results string
 }
 
 func labCommand() *cobra.Command {
@@ -35,20 +40,28 @@ namespaces on this machine, boots a node through the gateway, tries several
 hundred connections that must not get out, and reports. Then the lab stays open
 for "tidegate lab exec" until Ctrl-C; whatever ends it, nothing is left behind.
 
+With --attack it carries out everything that is known to get around such a
+gateway, some thousand connections, each three times: without a gateway, where it
+must arrive or proves nothing; through the gateway, where it must not; and as its
+honest twin, which must. What the servers saw decides.
+
 It runs as root, and as an ordinary user where the system allows user namespaces.`,
 		Example: `  tidegate lab
   tidegate lab --cluster prod.json --once
-  tidegate lab --plain`,
+  tidegate lab --attack --only decoys,overlaps`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.output != "table" && f.output != "json" {
 				return fmt.Errorf("-o %s: want table or json", f.output)
 			}
 			if !lab.Inside() {
-				if err := checkLabCluster(f.cluster); err != nil {
+				if err := f.check(); err != nil {
 					return err
 				}
 				return exitWith(lab.Enter(cmd.Context()))
+			}
+			if f.attack {
+				return runAttack(cmd, f)
 			}
 			return runLab(cmd, f)
 		},
@@ -58,7 +71,11 @@ It runs as root, and as an ordinary user where the system allows user namespaces
 	cmd.Flags().BoolVar(&f.gso, "gso", true, "let the kernel pass several segments as one packet; with =false packets are what a wire carries")
 	cmd.Flags().BoolVar(&f.once, "once", false, "end after the report; exit status 1 if anything is not as expected")
 	cmd.Flags().StringVarP(&f.output, "output", "o", "table", "table or json")
-	cmd.AddCommand(labExecCommand())
+	cmd.Flags().BoolVar(&f.attack, "attack", false, "carry out attacks, report, and end; exit status 1 if one arrives or a legal connection does not")
+	cmd.Flags().StringSliceVar(&f.only, "only", nil, "with --attack: these `FAMILIES` alone")
+	cmd.Flags().BoolVar(&f.quick, "quick", false, "with --attack: each attack in one form, in place of all")
+	cmd.Flags().StringVar(&f.results, "results", "", "with --attack: write the outcome into this `FILE` too, as its \"attacks\"")
+	cmd.AddCommand(labExecCommand(), labFaultsCommand())
 	return cmd
 }
 
@@ -75,6 +92,20 @@ addresses, DNS and trusted authorities, and returns its exit status.`,
 	}
 	cmd.Flags().IntVar(&node, "node", node, "1 or 2; the cluster's DNS runs on 2")
 	return cmd
+}
+
+// check finds mistakes before anything is built.
+func (f *labFlags) check() error {
+	if _, err := lab.ParseKinds(f.only); err != nil {
+		return err
+	}
+	if !f.attack && (len(f.only) > 0 || f.quick || f.results != "") {
+		return errors.New("--only, --quick and --results go with --attack")
+	}
+	if f.attack && f.plain {
+		return errors.New("--attack has its own control; --plain does not go with it")
+	}
+	return checkLabCluster(f.cluster)
 }
 
 // exitWith ends the program as another one has ended.

@@ -47,12 +47,8 @@ func Veth(a, b End) error {
 
 func (e End) raise() error {
 	if e.MTU != 0 {
-		l, err := e.NS.link(e.Name)
-		if err != nil {
+		if err := e.NS.MTU(e.Name, e.MTU); err != nil {
 			return err
-		}
-		if err := e.NS.handle.LinkSetMTU(l, e.MTU); err != nil {
-			return fmt.Errorf("link %s: mtu %d: %w", e.Name, e.MTU, err)
 		}
 	}
 	for _, p := range e.Addrs {
@@ -175,4 +171,32 @@ func setOffloads(device string, value uint32) error {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// MTU changes the largest packet that a device takes.
+func (n *NS) MTU(device string, mtu int) error {
+	l, err := n.link(device)
+	if err != nil {
+		return err
+	}
+	if err := n.handle.LinkSetMTU(l, mtu); err != nil {
+		return fmt.Errorf("link %s: mtu %d: %w", device, mtu, err)
+	}
+	return nil
+}
+
+// Plug takes a device down or up again, and with it the carrier of the other end. Routes
+// through a device that goes down are gone.
+func (n *NS) Plug(device string, in bool) error {
+	if in {
+		return n.up(device)
+	}
+	l, err := n.link(device)
+	if err != nil {
+		return err
+	}
+	if err := n.handle.LinkSetDown(l); err != nil {
+		return fmt.Errorf("link %s: down: %w", device, err)
+	}
+	return nil
 }

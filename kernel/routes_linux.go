@@ -1,0 +1,211 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Priorities of the policy rules: before the main table's 32766, and after what an
+// administrator is likely to have.
+const (
+	// What the machine itself sends passes the gate. It stands before the proxy's, for
+	// the way back of a packet to the proxy is asked for in the machine's name, and would
+	// lead to the proxy as well.
+	localPriority = 29795 + iota
+	proxyPriority
+	seenPriority // what the rules have seen passes the gate, too
+	gatePriority // the rest of the clients' packets goes nowhere
+	endPriority  // where those that pass go on
+
+	firstPriority, lastPriority = localPriority, endPriority
+)
+
+// Actions of policy rules: linux/fib_rules.h.
+const (
+	actLookup    = 1
+	actGoto      = 2
+	actNop       = 3
+	actBlackhole = 6
+)
+
+// routes is what Apply makes of policy rules, and of the proxy's route.
+type routes struct {
+	proxy bool
+	gate  []netip.Prefix
+}
+
+// rules are those of one family.
+//
+// The gate is for when the table is not there, or empty, because somebody else has
+// flushed it: packets of clients have no mark then, and are not forwarded. It holds
+// whether or not the process runs.
+func (r routes) rules(family int) []*netlink.Rule {
+	rule := func(priority int, action uint8) *netlink.Rule {
+		n := netlink.NewRule()
+		n.Family, n.Priority, n.Type = family, priority, action
+		return n
+	}
+	mark := func(n *netlink.Rule, mark, mask Mark) {
+		m := uint32(mask)
+		n.Mark, n.Mask = uint32(mark), &m
+	}
+	var all []*netlink.Rule
+	if r.proxy {
+		n := rule(proxyPriority, actLookup)
+		n.Table = proxyTable
+		mark(n, NewMark(Proxied, 0), stateMask)
+		all = append(all, n)
+	}
+	var gates []*netlink.Rule
+	for _, p := range r.gate {
+		if p.Addr().Is4() == (family == unix.AF_INET) {
+			n := rule(gatePriority, actBlackhole)
+			n.Src = &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+			gates = append(gates, n)
+		}
+	}
+	if len(gates) == 0 {
+		return all
+	}
+	end, local, marked := rule(endPriority, actNop), rule(localPriority, actGoto), rule(seenPriority, actGoto)
+	local.IifName, local.Goto, marked.Goto = "lo", endPriority, endPriority
+	mark(marked, seen, seen)
+	// In this order no packet meets the gate before the way around it is there.
+	return append(append(all, end, local, marked), gates...)
+}
+
+var ipFamilies = []int{unix.AF_INET, unix.AF_INET6}
+
+// validMark makes the kernel look for the way back of a packet with the packet's own mark.
+// Else the way back of every answer to a client would lead to the gate.
+var validMark = []Sysctl{{Key: "net/ipv4/conf/all/src_valid_mark", Value: "1"}}
+
+// apply makes the policy rules and the route, and takes away what is not wanted.
+func (r routes) apply() error {
+	if len(r.gate) > 0 {
+		if err := applySysctls(validMark); err != nil {
+			return err
+		}
+	}
+	return r.each(func(family int) error {
+		if err := applyRoute(family, r.proxy); err != nil {
+			return err
+		}
+		have, err := ourRules(family)
+		if err != nil {
+			return err
+		}
+		want := r.rules(family)
+		for _, n := range want {
+			if err := netlink.RuleAdd(n); err != nil && !errors.Is(err, unix.EEXIST) {
+				return fmt.Errorf("rule %d: %w", n.Priority, err)
+			}
+		}
+		slices.SortFunc(have, func(a, b netlink.Rule) int { return gateFirst(a) - gateFirst(b) })
+		for i := range have {
+			if slices.ContainsFunc(want, func(n *netlink.Rule) bool { return ruleKey(n) == ruleKey(&have[i]) }) {
+				continue
+			}
+			if err := netlink.RuleDel(&have[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("rule %d: %w", have[i].Priority, err)
+			}
+		}
+		return nil
+	})
+}
+
+// gateFirst orders rules that go: a gate must not stay without the way around it.
+func gateFirst(r netlink.Rule) int {
+	if r.Priority == gatePriority {
+		return 0
+	}
+	return 1
+}
+
+// intact reports whether all of them are there.
+func (r routes) intact() (bool, error) {
+	whole := true
+	err := r.each(func(family int) error {
+		have, err := ourRules(family)
+		if err != nil {
+			return err
+		}
+		for _, n := range r.rules(family) {
+			whole = whole && slices.ContainsFunc(have, func(h netlink.Rule) bool { return ruleKey(&h) == ruleKey(n) })
+		}
+		if !r.proxy {
+			return nil
+		}
+		found, err := netlink.RouteListFiltered(family, &netlink.Route{Table: proxyTable, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		whole = whole && len(found) > 0
+		return err
+	})
+	return whole, err
+}
+
+// each calls f for both families, of which a machine may lack IPv6.
+func (r routes) each(f func(family int) error) error {
+	for _, family := range ipFamilies {
+		err := f(family)
+		if family == unix.AF_INET6 && errors.Is(err, unix.EAFNOSUPPORT) {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("policy routes: %w", err)
+		}
+	}
+	return nil
+}
+
+// ourRules lists those with our priorities.
+func ourRules(family int) ([]netlink.Rule, error) {
+	all, err := netlink.RuleList(family)
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Priority < firstPriority || r.Priority > lastPriority }), nil
+}
+
+// ruleKey is what tells our rules apart. Their actions follow from it.
+func ruleKey(r *netlink.Rule) string {
+	var mask uint32
+	if r.Mask != nil {
+		mask = *r.Mask
+	}
+	src := ""
+	if r.Src != nil {
+		src = r.Src.String()
+	}
+	return fmt.Sprintf("%d %d %x/%x %s %d %s", r.Priority, r.Table, r.Mark, mask, r.IifName, r.Goto, src)
+}
+
+// applyRoute makes the route of the transparent proxy, or takes it away.
+func applyRoute(family int, want bool) error {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		return err
+	}
+	route := &netlink.Route{
+		LinkIndex: lo.Index, Table: proxyTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
+		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
+	}
+	if family == unix.AF_INET6 {
+		route.Scope = netlink.SCOPE_UNIVERSE
+		route.Dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	if want {
+		if err := netlink.RouteReplace(route); err != nil {
+			return fmt.Errorf("route: %w", err)
+		}
+		return nil
+	}
+	if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("route: %w", err)
+	}
+	return nil
+}
