@@ -6,7 +6,7 @@ LINT := $(TOOLS)/golangci-lint
 LINT_VERSION := v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-bin e2e e2e-short prove soak fuzz bench clean
+.PHONY: build run test setup format vet lint unit cross test-exporters test-peers test-webhook test-mirror bench-mirror test-bin e2e e2e-short prove soak fuzz bench bench-quick bench-build bench-go clean
 
 build: ## bin/tidegate, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o bin/tidegate ./cmd/tidegate
@@ -99,10 +99,30 @@ prove: build ## what must hold, held: attacks, and faults around a running gatew
 soak: build ## faults at random for FOR, again with SOAK_SEED; the trend of memory, goroutines and descriptors
 	bin/tidegate lab faults --soak $(FOR) --seed $(SOAK_SEED) --results results.json --markdown docs/reliability.md
 
+test-mirror: ## containerd, skopeo, crane, oras and the OCI conformance tests against the mirror; a module of its own
+	scripts/setup-mirror
+	$(GO) test ./mirror
+	cd mirror/peers && TIDEGATE_REQUIRE=1 $(GO) test .
+
+bench-mirror: ## a blob of 1 GB from the mirror and from nginx, over TLS, in turns
+	scripts/setup-mirror
+	cd mirror/peers && TIDEGATE_REQUIRE=1 $(GO) test -run '^$$' -bench Serving -benchtime 5x .
+
 fuzz: ## every fuzz target for FUZZTIME
 	scripts/fuzz $(FUZZTIME)
 
-bench: build ## what a connection costs beside peers: figures, results.json and docs/performance.md
+bench: bench-build ## what the gateway costs beside peers, a quarter of an hour, root: results.json and docs/performance.md
+	cd bench/coredns && $(GO) build -o ../../bin/coredns .
+	bin/bench -o results.json -report docs/performance.md $(BENCH)
+
+bench-quick: bench-build ## the same in a minute: everything works, what must be zero is; its times mean nothing
+	bin/bench -quick -o bin/results-quick.json -report bin/performance-quick.md
+
+bench-build: build
+	scripts/setup-bench
+	$(GO) build -o bin/bench ./bench
+
+bench-go: ## the Go benchmarks of the hot functions
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 clean:

@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"check":             {},
 	"config":            {"aks"},
 	"webhook":           {},
+	"mirror":            {},
 	"export":            {"internal/bicep"},
 	"isolated":          {"aks", "internal/bicep"},
 	"export/exporttest": {},
@@ -39,8 +40,10 @@ var mayImport = map[string][]string{
 
 	"deploy/webhook/chart": {},
 
-	"e2e":     {},
-	"e2e/app": {},
+	"e2e":        {},
+	"e2e/app":    {},
+	"bench":      {"bench/load", "internal/netns", "lab", "wire", "wire/wiretest"}, // a program of its own
+	"bench/load": {"internal/netns", "wire"},
 
 	"internal/bicep":           {},
 	"internal/netns":           {},

@@ -15,7 +15,7 @@ func (b *bench) bulk() error {
 	defer b.server.Size.Store(0)
 	for _, flows := range []int{8, 1} {
 		modes := []string{"plain", "snat", "tidegate", "haproxy", "nginx", "squid"}
-		if flows == 1 {
+		if flows == 1 || b.quick {
 			modes = []string{"snat", "tidegate", "haproxy"}
 		}
 		if err := b.bulkOf(flows, modes); err != nil {
@@ -28,7 +28,7 @@ func (b *bench) bulk() error {
 func (b *bench) bulkOf(flows int, modes []string) error {
 	worlds := b.use(modes...)
 	ts := targets(b.policy.hot(hotNames), mainHello)
-	rounds, err := b.roundsOf(b.options.rounds, worlds, b.slice, megabytes, func(w *world) running {
+	rounds, err := b.roundsOf(b.some(2), worlds, b.slice, megabytes, func(w *world) running {
 		l := b.closed(w, ts)
 		l.Answer, l.Endless, l.InFlight, l.Threads = endless, true, flows, min(flows, l.Threads)
 		return l.Start()

@@ -47,6 +47,17 @@ func (g *group) add(pid int) error {
 	return os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
+// pids are the processes in the group.
+func (g *group) pids() (pids []int) {
+	b, _ := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
 // usage is the CPU time that the group has used.
 func (g *group) usage() (time.Duration, error) {
 	if g.v1 {

@@ -32,6 +32,8 @@ type running interface {
 	Stop() (*load.Count, error)
 }
 
+var errNothing = errors.New("nothing passed")
+
 // settle is how long a load runs before it is measured.
 const settle = 150 * time.Millisecond
 
@@ -45,6 +47,10 @@ func (b *bench) measure(w *world, d time.Duration, u unit, start func() running)
 	from, err := b.read()
 	if err == nil {
 		time.Sleep(d)
+		// What is too slow for so short a time is measured for longer.
+		for end := time.Now().Add(3 * time.Second); passed(l, u, done, bytes) == 0 && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+		}
 		var to reading
 		to, err = b.read()
 		s.done, s.bytes = l.Done()-done, l.Bytes()-bytes
@@ -58,10 +64,17 @@ func (b *bench) measure(w *world, d time.Duration, u unit, start func() running)
 		return s, fmt.Errorf("%s: %w", w.name, err)
 	}
 	b.check(w, count, before)
-	if (u == connectionsDone && s.done == 0) || (u == megabytes && s.bytes == 0) {
-		return s, fmt.Errorf("%s: nothing passed: %s", w.name, count)
+	if passed(l, u, done, bytes) == 0 {
+		return s, fmt.Errorf("%s: %w: %s", w.name, errNothing, count)
 	}
 	return s, nil
+}
+
+func passed(l running, u unit, done, bytes int64) int64 {
+	if u == megabytes {
+		return l.Bytes() - bytes
+	}
+	return l.Done() - done
 }
 
 func (w *world) usage() (sum time.Duration) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -38,17 +39,18 @@ func modes() []mode {
 // size is the machine's and the rate here a hundred times that of a cluster.
 func (w *world) forward() error {
 	_ = w.gateway.Sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "2") // as soon as conntrack is there
-	return w.gateway.Sysctl("net/ipv4/ip_forward", "1")
+	return errors.Join(w.gateway.Sysctl("net/ipv6/conf/all/forwarding", "1"), w.gateway.Sysctl("net/ipv4/ip_forward", "1"))
 }
 
 func plain(w *world) error { return w.forward() }
 
 func sourceNAT(w *world) error {
 	if err := w.run(`
-table ip bench {
+table inet bench {
   chain forward {
     type filter hook forward priority filter; policy drop;
     ct state established,related accept
+    meta l4proto ipv6-icmp accept
     ct state new iifname "inside" meta l4proto { tcp, udp } accept
   }
   chain leave {
@@ -100,7 +102,7 @@ func (w *world) runGateway(s setting) error {
 		return err
 	}
 	w.loaded, w.gatewayRuns = time.Since(began), true
-	return w.ask(s.policy.hot(hotNames))
+	return errors.Join(w.ask(s.policy.hot(hotNames)), w.ask6(s.policy.hot(hotNames)))
 }
 
 const management = "127.0.0.1:9253"
@@ -112,8 +114,8 @@ func (w *world) writeGatewayFile(s setting) error {
 kind: Gateway
 clusters:
   - name: prod
-    from: [10.224.0.0/15]
-    internal: [10.100.0.0/16]
+    from: [10.224.0.0/15, "fd00:224::/64"]
+    internal: [10.100.0.0/16, "fd00:100::/64"]
     aks: cluster.json
 dns:
   upstream: [%s]
@@ -189,24 +191,41 @@ table ip bench {
 }
 
 // ask asks DNS for names as a client, as clients do before they connect.
-func (w *world) ask(names []string) error {
+func (w *world) ask(names []string) error { return w.askFor(names, false) }
+
+// ask6 asks for the addresses of IPv6.
+func (w *world) ask6(names []string) error { return w.askFor(names, true) }
+
+func (w *world) askFor(names []string, v6 bool) error {
+	return w.asking(v6, func(ask func(string) error) error {
+		for _, name := range names {
+			if err := ask(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// asking runs f inside the client's namespace, with a function that asks the gateway's DNS for a name's address.
+func (w *world) asking(v6 bool, f func(ask func(string) error) error) error {
 	return w.client.Do(func() error {
-		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(nameServer))
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gatewayInside, 53)))
 		if err != nil {
 			return err
 		}
-		defer c.Close()
+		defer func() { _ = c.Close() }()
 		in := make([]byte, 4096)
-		for _, name := range names {
-			q, err := load.Question(name)
+		return f(func(name string) error {
+			q, err := load.Question(name, v6)
 			if err != nil {
 				return err
 			}
 			if err := askOnce(c, q, in); err != nil {
 				return fmt.Errorf("ask for %s: %w", name, err)
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 }
 

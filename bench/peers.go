@@ -12,11 +12,11 @@ import (
 
 const proxyPort = 8443
 
-// configure writes a peer's file, with words of the text replaced: DIR by the world's directory, DNS by the name server,
+// configure writes a peer's file, with words of the text replaced: DIR by the world's directory, UPSTREAM by the name server,
 // THREADS by the number of cores.
 func (w *world) configure(name, text string) (string, error) {
 	path := filepath.Join(w.dir, name)
-	text = strings.NewReplacer("DIR", w.dir, "DNS", nameServer.Addr().String(), "THREADS", fmt.Sprint(runtime.NumCPU())).Replace(text)
+	text = strings.NewReplacer("DIR", w.dir, "UPSTREAM", nameServer.Addr().String(), "THREADS", fmt.Sprint(runtime.NumCPU())).Replace(text)
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
@@ -33,6 +33,7 @@ func haproxy(w *world) error {
 global
   maxconn 6000
   nbthread THREADS
+  tune.bufsize 32768
   log stdout format raw daemon
 defaults
   mode tcp
@@ -92,7 +93,7 @@ worker_processes THREADS;
 worker_rlimit_nofile 19000;
 events { worker_connections 8000; }
 stream {
-  resolver DNS valid=3600s ipv6=off;
+  resolver UPSTREAM valid=3600s ipv6=off;
   log_format flow '$time_iso8601 $remote_addr $ssl_preread_server_name $status $bytes_sent';
   access_log DIR/flows.log flow;
   map_hash_max_size 65536;
@@ -131,7 +132,7 @@ func sniproxy(w *world) error {
 user root
 pidfile DIR/sniproxy.pid
 resolver {
-  nameserver DNS
+  nameserver UPSTREAM
   mode ipv4_only
 }
 error_log {
@@ -188,7 +189,7 @@ ssl_bump splice named
 ssl_bump terminate all
 http_access allow all
 cache deny all
-dns_nameservers DNS
+dns_nameservers UPSTREAM
 host_verify_strict off
 access_log stdio:DIR/flows.log
 cache_log DIR/cache.log

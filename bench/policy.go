@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"tidegate.io/tidegate/bench/load"
@@ -40,9 +41,25 @@ func (p policy) hot(n int) []string {
 }
 
 // addressOf is where DNS says that a name is.
-func addressOf(name string) netip.Addr {
+func addressOf(name string, v6 bool) netip.Addr {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if rest, ok := strings.CutPrefix(name, "pool-"); ok {
+		n, _, _ := strings.Cut(rest, ".")
+		if i, err := strconv.Atoi(n); err == nil {
+			return poolAddr(i)
+		}
+	}
+	if rest, ok := strings.CutPrefix(name, "held-"); ok {
+		n, _, _ := strings.Cut(rest, ".")
+		if i, err := strconv.Atoi(n); err == nil {
+			return heldAddr(i)
+		}
+	}
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(strings.ToLower(strings.TrimSuffix(name, "."))))
+	_, _ = h.Write([]byte(name))
+	if v6 {
+		return serverAddrs6()[h.Sum32()%serverCount]
+	}
 	return serverAddrs()[h.Sum32()%serverCount]
 }
 
@@ -56,10 +73,12 @@ func helloOf(name string, size int) []byte {
 	return h.PadTo(size - 5).Bytes()
 }
 
-func targets(names []string, size int) []load.Target {
+func targets(names []string, size int) []load.Target { return targetsOf(names, size, false) }
+
+func targetsOf(names []string, size int, v6 bool) []load.Target {
 	out := make([]load.Target, len(names))
 	for i, n := range names {
-		out[i] = load.Target{To: netip.AddrPortFrom(addressOf(n), 443), Hello: helloOf(n, size)}
+		out[i] = load.Target{To: netip.AddrPortFrom(addressOf(n, v6), 443), Hello: helloOf(n, size)}
 	}
 	return out
 }

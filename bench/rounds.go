@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,10 +32,19 @@ func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start 
 	discarded := 0
 	for i := range n {
 		r, worst, err := b.round(worlds, d, u, start)
+		if failed := new(peerError); errors.As(err, failed) && len(worlds) > 1 {
+			b.say("%s: %s: left out: %v", b.test, failed.mode, err)
+			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s in %s: %v", failed.mode, b.test, err))
+			worlds = slices.DeleteFunc(slices.Clone(worlds), func(w *world) bool { return w.name == failed.mode })
+			for _, r := range kept {
+				delete(r, failed.mode)
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if worst > b.foreign {
+		if b.foreign < 1 && worst > b.foreign {
 			discarded++
 			b.say("%s: round %d of %d: others used %.0f %% of the machine: discarded", b.test, i+1, n, 100*worst)
 			continue
@@ -56,6 +66,9 @@ func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*worl
 	slices.Reverse(order[len(worlds):])
 	for _, w := range order {
 		s, err := b.measure(w, d, u, func() running { return start(w) })
+		if errors.Is(err, errNothing) && !ours(w.name) {
+			return nil, 0, peerError{w.name, err}
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -63,6 +76,12 @@ func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*worl
 		r[w.name] = r[w.name].plus(s)
 	}
 	return r, worst, nil
+}
+
+// A peerError is a peer that lets nothing through; the others are measured without it.
+type peerError struct {
+	mode string
+	error
 }
 
 func (s slice) plus(o slice) slice {
@@ -73,6 +92,25 @@ func (s slice) plus(o slice) slice {
 		done: s.done + o.done, bytes: s.bytes + o.bytes, cpu: s.cpu + o.cpu, gateway: s.gateway + o.gateway, wall: s.wall + o.wall,
 		foreign: max(s.foreign, o.foreign), softirq: max(s.softirq, o.softirq), count: o.count,
 	}
+}
+
+// some is how many rounds a measurement gets that is one of part like it; all of them where the whole matrix is wanted.
+func (b *bench) some(part int) int {
+	switch {
+	case b.full:
+		return b.options.rounds
+	case b.quick:
+		return max(1, b.options.rounds/part)
+	}
+	return max(3, b.options.rounds/part)
+}
+
+// long is how long a load is measured that is slow or disturbed on purpose.
+func (b *bench) long() time.Duration {
+	if b.quick {
+		return b.slice
+	}
+	return max(b.slice, time.Second)
 }
 
 // progress tells how a round went.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 )
@@ -18,8 +19,9 @@ type Figure struct {
 
 const resamplings = 2000
 
-// figure is the Figure of values; of none it is zero.
+// figure is the Figure of values, without what is not a number; of none it is zero.
 func figure(values []float64) Figure {
+	values = slices.DeleteFunc(slices.Clone(values), func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
 	if len(values) == 0 {
 		return Figure{}
 	}

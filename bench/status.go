@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 )
 
 // status is what the running gateway tells of itself, as far as it is looked at here.
@@ -17,6 +18,9 @@ type status struct {
 		ID    string `json:"id"`
 		Rules int    `json:"rules"`
 	} `json:"policy"`
+	Reloads struct {
+		Applied int64 `json:"applied"`
+	} `json:"reloads"`
 	Queues []struct {
 		Connections int `json:"connections"`
 		Bytes       int `json:"bytes"`
@@ -42,7 +46,9 @@ func (w *world) fetch(path string, into any) error {
 		})
 		return c, err
 	}}
-	req, err := http.NewRequest(http.MethodGet, "http://"+management+path, nil)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+management+path, nil)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,16 @@ func (b *bench) all() []struct {
 	}{
 		{"T1", b.connections},
 		{"T2", b.bulk},
+		{"T3", b.latency},
+		{"T5", b.web},
+		{"T7", b.resolve},
+		{"T8", b.datagrams},
+		{"T9", b.denied},
+		{"T10", b.sizes},
+		{"T11", b.reloads},
+		{"P10", b.change},
+		{"P13", b.records},
+		{"T4", b.established},
 	}
 }
 

@@ -25,6 +25,8 @@ import (
 var (
 	clientRange   = netip.MustParsePrefix("10.224.0.0/24")
 	serverRange   = netip.MustParsePrefix("20.50.0.0/24")
+	clientRange6  = netip.MustParsePrefix("fd00:224::/64")
+	serverRange6  = netip.MustParsePrefix("2603:50::/64")
 	nameServer    = netip.MustParseAddrPort("20.53.0.53:53")
 	gatewayInside = netip.MustParseAddr("10.100.0.4")
 )
@@ -35,6 +37,9 @@ const (
 	clientCount = 64
 	serverCount = 32
 )
+
+func clientAddrs6() []netip.Addr { return addrsFrom(netip.MustParseAddr("fd00:224::1"), clientCount) }
+func serverAddrs6() []netip.Addr { return addrsFrom(netip.MustParseAddr("2603:50::1"), serverCount) }
 
 func clientAddrs() []netip.Addr { return addrsFrom(netip.MustParseAddr("10.224.0.1"), clientCount) }
 func serverAddrs() []netip.Addr { return addrsFrom(netip.MustParseAddr("20.50.0.1"), serverCount) }
@@ -56,6 +61,8 @@ type world struct {
 	client, gateway, router, serve *netns.NS
 	gatewayRuns                    bool  // Tidegate does, and answers
 	failed                         error // it could not be made
+	mayLose                        bool  // records of flows, for nobody reads them
+	flooded                        bool  // connections may fail, and are shown in the table
 	procs                          []*process
 	closers                        []func()
 }
@@ -93,13 +100,13 @@ func (b *bench) newWorld(name string) (*world, error) {
 }
 
 func (w *world) connect() error {
-	end := func(n *netns.NS, name, addr string) netns.End {
-		return netns.End{NS: n, Name: name, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}
+	end := func(n *netns.NS, name, v4, v6 string) netns.End {
+		return netns.End{NS: n, Name: name, Addrs: []netip.Prefix{netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)}}
 	}
 	for _, cable := range [][2]netns.End{
-		{end(w.client, "eth0", "10.100.0.1/24"), end(w.gateway, "inside", "10.100.0.4/24")},
-		{end(w.gateway, "outside", "20.200.0.4/24"), end(w.router, "gateway", "20.200.0.1/24")},
-		{end(w.router, "internet", "20.201.0.1/24"), end(w.serve, "eth0", "20.201.0.2/24")},
+		{end(w.client, "eth0", "10.100.0.1/24", "fd00:100::1/64"), end(w.gateway, "inside", "10.100.0.4/24", "fd00:100::4/64")},
+		{end(w.gateway, "outside", "20.200.0.4/24", "2603:200::4/64"), end(w.router, "gateway", "20.200.0.1/24", "2603:200::1/64")},
+		{end(w.router, "internet", "20.201.0.1/24", "2603:201::1/64"), end(w.serve, "eth0", "20.201.0.2/24", "2603:201::2/64")},
 	} {
 		if err := netns.Veth(cable[0], cable[1]); err != nil {
 			return err
@@ -114,15 +121,30 @@ func (w *world) connect() error {
 		route(w.gateway, "10.224.0.0/16", "10.100.0.1"), route(w.gateway, "0.0.0.0/0", "20.200.0.1"),
 		route(w.router, "0.0.0.0/0", "20.201.0.2"), route(w.router, "10.0.0.0/8", "20.200.0.4"),
 		route(w.serve, "0.0.0.0/0", "20.201.0.1"),
+		w.client.Own(clientRange6), w.serve.Own(serverRange6),
+		route(w.client, "::/0", "fd00:100::4"),
+		route(w.gateway, "fd00:224::/64", "fd00:100::1"), route(w.gateway, "::/0", "2603:200::1"),
+		route(w.router, "::/0", "2603:201::2"), route(w.router, "fd00::/8", "2603:200::4"),
+		route(w.serve, "::/0", "2603:201::1"),
+		w.router.Sysctl("net/ipv6/conf/all/forwarding", "1"),
 		w.router.Sysctl("net/ipv4/ip_forward", "1"))
+}
+
+// offloadsOff makes every packet what a wire carries.
+func (w *world) offloadsOff() error {
+	return errors.Join(
+		w.client.GSO("eth0", false), w.gateway.GSO("inside", false), w.gateway.GSO("outside", false),
+		w.router.GSO("gateway", false), w.router.GSO("internet", false), w.serve.GSO("eth0", false))
 }
 
 // listen opens what the world's server answers on.
 func (w *world) listen() error {
 	return w.serve.Do(func() error {
 		for _, port := range []uint16{443, 80, poolPort} {
-			if err := w.bench.server.Listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port)); err != nil {
-				return err
+			for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+				if err := w.bench.server.Listen(netip.AddrPortFrom(any, port)); err != nil {
+					return err
+				}
 			}
 		}
 		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(nameServer))
@@ -183,9 +205,12 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
+// readyTimeout is more than any server needs that starts at all; a policy of a million names takes minutes to read.
+const readyTimeout = 5 * time.Minute
+
 // await tries until it succeeds, or the process has ended.
 func (p *process) await(try func() error) error {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(readyTimeout); ; time.Sleep(20 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return nil
@@ -208,7 +233,7 @@ func (p *process) logged() string {
 	return strings.TrimSpace(string(text[max(0, len(text)-end):]))
 }
 
-// stop ends a process and its children, which are in a process group of their own.
+// stop ends a process and its children: what is in its process group, and what is in its control group after that.
 func (p *process) stop() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGTERM)
 	select {
@@ -217,6 +242,16 @@ func (p *process) stop() {
 	}
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
+	for range 40 {
+		pids := p.group.pids()
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(pids) == 0 {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
 }
 
 func (w *world) close() {
@@ -232,7 +267,7 @@ func (w *world) close() {
 // world is the world of a mode, made when it is first needed.
 func (b *bench) world(m mode) (*world, error) {
 	for _, w := range b.worlds {
-		if w.name == m.name {
+		if w.name == m.name { // also one that could not be made
 			return w, w.failed
 		}
 	}

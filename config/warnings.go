@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tidegate.io/tidegate/egress"
@@ -21,6 +22,7 @@ func (w Warning) String() string { return "rule " + w.Rule + ": " + w.Text }
 func (g *Gateway) Warnings() []Warning {
 	var ws []Warning
 	judged := judgedPorts(g.Rules)
+	near := newNeighbours(g.Rules)
 	for i, r := range g.Rules {
 		for _, e := range r.To {
 			if w := aroundNames(e, judged); w != "" {
@@ -30,7 +32,8 @@ func (g *Gateway) Warnings() []Warning {
 				ws = append(ws, Warning{r.ID, w})
 			}
 		}
-		for j, wide := range g.Rules {
+		for _, j := range near.of(r) {
+			wide := g.Rules[j]
 			if max(i, j) < g.needs {
 				continue // each row of the catalogue has a reason of its own, and goes with its feature
 			}
@@ -41,6 +44,50 @@ func (g *Gateway) Warnings() []Warning {
 		}
 	}
 	return ws
+}
+
+// neighbours finds the rules that may permit what another does without looking at all of them, for there may be a
+// million names: an endpoint that covers a pattern has a fixed part that the pattern's ends with.
+type neighbours struct {
+	byFixed map[string][]int // rules with a pattern, by the pattern's fixed part
+	others  []int            // rules with an endpoint that is no pattern
+}
+
+func newNeighbours(rules []egress.Rule) neighbours {
+	n := neighbours{byFixed: map[string][]int{}}
+	once := func(to []int, i int) []int {
+		if len(to) > 0 && to[len(to)-1] == i {
+			return to
+		}
+		return append(to, i)
+	}
+	for i, r := range rules {
+		for _, e := range r.To {
+			if p, ok := e.Host.(egress.Pattern); ok {
+				fixed := p.Fixed().String()
+				n.byFixed[fixed] = once(n.byFixed[fixed], i)
+			} else {
+				n.others = once(n.others, i)
+			}
+		}
+	}
+	return n
+}
+
+// of returns the rules, in their order, that may cover r's first endpoint.
+func (n neighbours) of(r egress.Rule) []int {
+	near := slices.Clone(n.others)
+	if len(r.To) > 0 {
+		if p, ok := r.To[0].Host.(egress.Pattern); ok {
+			name := p.Fixed().String()
+			for more := true; more; _, name, more = strings.Cut(name, ".") {
+				near = append(near, n.byFixed[name]...)
+			}
+			near = append(near, n.byFixed[""]...)
+		}
+	}
+	slices.Sort(near)
+	return slices.Compact(near)
 }
 
 // judgedPorts returns the port ranges on which connections are judged by name.

@@ -118,15 +118,15 @@ const (
 // many.
 func (s *Site) flood(ctx context.Context, perSecond int, build func(i int, from netip.Addr) wire.Packet, v6 bool) (sent int64, err error) {
 	from := s.Node(1).Addrs[family(v6)]
-	return floodIn(ctx, s.Node(1).Do, perSecond, func(i int) wire.Packet { return build(i, from) })
+	return s.floodIn(ctx, s.Node(1).Do, perSecond, func(i int) wire.Packet { return build(i, from) })
 }
 
 // floodFrom is flood from another box.
 func (s *Site) floodFrom(ctx context.Context, box *netns.NS, perSecond int, build func(i int) wire.Packet) (int64, error) {
-	return floodIn(ctx, box.Do, perSecond, build)
+	return s.floodIn(ctx, box.Do, perSecond, build)
 }
 
-func floodIn(ctx context.Context, do func(func() error) error, perSecond int, build func(i int) wire.Packet) (sent int64, err error) {
+func (s *Site) floodIn(ctx context.Context, do func(func() error) error, perSecond int, build func(i int) wire.Packet) (sent int64, err error) {
 	var raw *kernel.Resetter
 	if err := do(func() (err error) { raw, err = kernel.OpenResetter(); return err }); err != nil {
 		return 0, err
@@ -139,6 +139,9 @@ func floodIn(ctx context.Context, do func(func() error) error, perSecond int, bu
 	for i, began := 0, time.Now(); ; {
 		select {
 		case <-ctx.Done():
+			if rate := float64(sent) / time.Since(began).Seconds(); rate < float64(perSecond)/2 {
+				s.miss("the machine had time for a flood of %.0f a second instead of %d", rate, perSecond)
+			}
 			return sent, nil
 		case <-tick.C:
 		}

@@ -194,11 +194,14 @@ func (d *drawn) wrong(t *testing.T, c egress.Conn, p *probe, state State, got fa
 		}
 		return ""
 	}
-	switch bare := p.flags == flagACK && len(p.data) == 0; {
+	looked := got == queued ||
+		got == passes && p.flags == flagACK && len(p.data) == 0 ||
+		got == dropped && p.flags&flagSYN != 0 && len(p.data) > 0
+	switch {
 	case c.Dst.Port() == 53: // translated at its first packet, which this is not
 	case state == Allowed && got != passes:
 		return "it was allowed"
-	case state == Held && got != queued && !(bare && got == passes) && !(got == dropped && p.flags&flagSYN != 0 && len(p.data) > 0):
+	case state == Held && !looked:
 		return "it is being looked at"
 	case (state == Cut || state == Undecided) && got != dropped:
 		return "nobody allowed it"

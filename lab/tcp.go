@@ -156,13 +156,12 @@ func (s *server) serveConn(c net.Conn) {
 	t.ahead = head
 	switch kind {
 	case "tls":
+		s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 		if s.api != nil && s.isAPI(addrPort(c.LocalAddr()).Addr()) {
 			t.quiet.Store(true)
-			s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 			s.api(t)
 			return
 		}
-		s.rec.extend(t.seen, func(s *Seen) { s.Whole = true })
 		if s.relay(t, kind) {
 			return
 		}

@@ -78,8 +78,10 @@ type Running struct {
 	err                 error
 }
 
-// Done is how many connections have ended well so far, and Bytes what they received.
-func (r *Running) Done() int64  { return r.done.Load() }
+// Done is how many connections have ended well so far.
+func (r *Running) Done() int64 { return r.done.Load() }
+
+// Bytes is what all connections have received so far.
 func (r *Running) Bytes() int64 { return r.bytes.Load() }
 
 // Failed is how many connections have failed so far.

@@ -21,8 +21,9 @@ import (
 // what is between the ends. Neither end has the addresses: the kernel routes them there and would not forward them.
 type Holders struct {
 	Client, Server *netns.NS
-	Device         string // of both, that the packets come in by
-	Hello, Answer  []byte
+	Device         string                         // of both, that the packets come in by
+	Hello          func(server netip.Addr) []byte // at most a packet
+	Answer         []byte
 
 	established atomic.Int64
 	stop        context.CancelFunc
@@ -38,7 +39,7 @@ const (
 // end is one side: it takes packets from the wire and sends raw ones.
 type end struct {
 	in, out int
-	from    netip.Prefix // whose packets it takes
+	to      netip.Prefix // what it stands for; the other end's addresses may be translated
 	react   func(*wire.Packet) (wire.Packet, bool)
 	buf     []byte
 }
@@ -47,7 +48,7 @@ type end struct {
 func (h *Holders) Start(servers, clients netip.Prefix) error {
 	ctx, stop := context.WithCancel(context.Background())
 	h.stop = stop
-	h.ends = [2]*end{{from: servers, react: h.client}, {from: clients, react: h.server}}
+	h.ends = [2]*end{{to: clients, react: h.client}, {to: servers, react: h.server}}
 	for i, ns := range []*netns.NS{h.Client, h.Server} {
 		e := h.ends[i]
 		if err := ns.Do(func() error { return e.open() }); err != nil {
@@ -83,9 +84,9 @@ func (h *Holders) client(p *wire.Packet) (wire.Packet, bool) {
 	r := wire.Packet{Src: p.Dst, Dst: p.Src, Proto: wire.TCP, Flags: wire.ACK, Window: window}
 	switch {
 	case p.Flags.Has(wire.SYN):
-		r.Seq, r.Ack, r.Payload, r.Flags = clientISN+1, p.Seq+1, h.Hello, wire.ACK|wire.PSH
+		r.Seq, r.Ack, r.Payload, r.Flags = clientISN+1, p.Seq+1, h.Hello(p.Src.Addr()), wire.ACK|wire.PSH
 	case len(p.Payload) > 0:
-		r.Seq, r.Ack = clientISN+1+uint32(len(h.Hello)), p.Seq+uint32(len(p.Payload))
+		r.Seq, r.Ack = p.Ack, p.Seq+uint32(len(p.Payload))
 		h.established.Add(1)
 	default:
 		return r, false
@@ -127,7 +128,7 @@ func (e *end) run(ctx context.Context) {
 	out := make([]byte, 0, 4096)
 	for ctx.Err() == nil {
 		n, err := unix.Read(e.in, buf)
-		if err != nil || n < 40 || buf[9] != unix.IPPROTO_TCP || !e.from.Contains(netip.AddrFrom4([4]byte(buf[12:16]))) {
+		if err != nil || n < 40 || buf[9] != unix.IPPROTO_TCP || !e.to.Contains(netip.AddrFrom4([4]byte(buf[16:20]))) {
 			continue
 		}
 		p := segment(buf[:n])

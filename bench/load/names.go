@@ -15,7 +15,7 @@ import (
 
 // A NameServer is the authority of all names: Address says which address a name has.
 type NameServer struct {
-	Address func(name string) netip.Addr
+	Address func(name string, v6 bool) netip.Addr
 	asked   atomic.Int64
 }
 
@@ -58,7 +58,7 @@ func (s *NameServer) answer(b, question []byte) ([]byte, bool) {
 	if m.StartQuestions() != nil || m.Question(q) != nil || m.StartAnswers() != nil {
 		return nil, false
 	}
-	a := s.Address(q.Name.String())
+	a := s.Address(q.Name.String(), q.Type == dnsmessage.TypeAAAA)
 	head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: nameTTL}
 	switch {
 	case q.Type == dnsmessage.TypeA && a.Is4():
@@ -73,14 +73,18 @@ func (s *NameServer) answer(b, question []byte) ([]byte, bool) {
 	return out, err == nil
 }
 
-// Question returns the message that asks for name's addresses of IPv4; its first two bytes are its number.
-func Question(name string) ([]byte, error) {
+// Question returns the message that asks for name's addresses of one family; its first two bytes are its number.
+func Question(name string, v6 bool) ([]byte, error) {
+	kind := dnsmessage.TypeA
+	if v6 {
+		kind = dnsmessage.TypeAAAA
+	}
 	n, err := dnsmessage.NewName(name + ".")
 	if err != nil {
 		return nil, fmt.Errorf("name %q: %w", name, err)
 	}
 	m := dnsmessage.NewBuilder(nil, dnsmessage.Header{RecursionDesired: true})
-	if err := errors.Join(m.StartQuestions(), m.Question(dnsmessage.Question{Name: n, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET})); err != nil {
+	if err := errors.Join(m.StartQuestions(), m.Question(dnsmessage.Question{Name: n, Type: kind, Class: dnsmessage.ClassINET})); err != nil {
 		return nil, err
 	}
 	return m.Finish()

@@ -44,7 +44,10 @@ func (s *Server) Listen(a netip.AddrPort) error {
 		return fmt.Errorf("listen on %s: %w", a, err)
 	}
 	s.listeners = append(s.listeners, fd)
-	err = errors.Join(
+	if addr.v6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	}
+	err = errors.Join(err,
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 		bind(fd, &addr),

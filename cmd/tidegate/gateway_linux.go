@@ -178,7 +178,7 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how runMode) (err error) {
 	var open closers
 	defer func() { err = errors.Join(err, open.close()) }()
-	defer b.estate.drop() // what of it was of no use
+	defer b.drop() // what of it was of no use
 	if err := b.assemble(g, stdout, &open); err != nil {
 		return err
 	}

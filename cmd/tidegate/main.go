@@ -98,6 +98,7 @@ Exit status: 0 yes, 1 no (a check failed, a connection would be denied),
 		gatewayCommand(),
 		labCommand(),
 		webhookCommand(),
+		mirrorCommand(),
 		isolatedCommand(),
 		versionCommand(),
 	)

@@ -93,7 +93,7 @@ func startAPIServer(t *testing.T) *rest.Config {
 		t.Skip("SKIPPED: no API server has been built (make test-bin); TIDEGATE_E2E=required makes this an error")
 	}
 	ctrllog.SetLogger(logr.Discard())
-	env := &envtest.Environment{BinaryAssetsDirectory: dir}
+	env := &envtest.Environment{BinaryAssetsDirectory: dir, ControlPlaneStartTimeout: 2 * time.Minute}
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)

@@ -76,7 +76,7 @@ func openCluster(t *testing.T) *cluster {
 	ctrllog.SetLogger(logr.Discard()) // or envtest complains that nobody has
 	c := &cluster{t: t}
 	c.tools = filepath.Dir(part(t, "kubectl"))
-	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(part(t, "kube-apiserver"))}
+	c.env = &envtest.Environment{BinaryAssetsDirectory: filepath.Dir(part(t, "kube-apiserver")), ControlPlaneStartTimeout: 2 * time.Minute}
 	var err error
 	if c.tidegate, err = binary(); err != nil {
 		t.Fatal(err)
