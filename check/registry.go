@@ -37,7 +37,9 @@ func probeRegistry(ctx context.Context, h *Host, t Target) error {
 // since what a registry says of a failure is in the body.
 func probeArtefact(ctx context.Context, h *Host, t Target) error {
 	repository, reference := t.Image, "latest"
-	if i := strings.LastIndexByte(t.Image, ':'); i > strings.LastIndexByte(t.Image, '/') {
+	if r, digest, ok := strings.Cut(t.Image, "@"); ok {
+		repository, reference = r, digest
+	} else if i := strings.LastIndexByte(t.Image, ':'); i > strings.LastIndexByte(t.Image, '/') {
 		repository, reference = t.Image[:i], t.Image[i+1:]
 	}
 	header := http.Header{"Accept": {strings.Join(manifestTypes, ", ")}}
@@ -53,8 +55,11 @@ func probeArtefact(ctx context.Context, h *Host, t Target) error {
 		return fault(NotRegistry, "the answer is %s and a %q, not a manifest", a.status, clip(media))
 	}
 	sum := sha256.Sum256(a.body)
-	if want := a.header.Get("Docker-Content-Digest"); want != "" && want != "sha256:"+hex.EncodeToString(sum[:]) {
-		return fault(WrongDigest, "%d bytes that are not %s", len(a.body), clip(want))
+	got := "sha256:" + hex.EncodeToString(sum[:])
+	for _, want := range []string{reference, a.header.Get("Docker-Content-Digest")} {
+		if strings.HasPrefix(want, "sha256:") && want != got {
+			return fault(WrongDigest, "%d bytes that are not %s", len(a.body), clip(want))
+		}
 	}
 	if t.Platform == "" {
 		return nil

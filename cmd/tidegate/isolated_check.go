@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -62,7 +61,7 @@ something could not be proven.`,
 	cmd.Flags().StringVar(&f.registry, "registry", "", "`HOST[:PORT]` of the registry that nodes boot from, or the name of an Azure one (default: the cluster's)")
 	cmd.Flags().StringVar(&f.prefix, "prefix", isolated.Prefix, "the path in it below which Microsoft's images are; empty: none")
 	cmd.Flags().StringVar(&f.images, "images", "", "a `FILE` with the images to look for in the place of those of the cluster's nodes, one a line, as plan -o images writes it")
-	cmd.Flags().StringVar(&f.credentials, "credentials", "", "a `FILE` with USER:PASSWORD for the registry, told to nobody else")
+	cmd.Flags().StringVar(&f.credentials, "credentials", "", "a `FILE` with USER:PASSWORD for the registry, which others cannot read; told to nobody else")
 	cmd.Flags().BoolVar(&f.noForbidden, "no-forbidden", false, "do not try what must not be reached")
 	outputFlag(cmd, &f.output, "text", "json", "junit")
 	return cmd
@@ -165,9 +164,6 @@ func parseHostPort(s string) (hostPort, error) {
 	return hostPort{n, e.Ports.First}, nil
 }
 
-// maxImages bounds --images.
-const maxImages = 10_000
-
 func (f *isolatedCheckFlags) artefacts(c *aks.Cluster) ([]isolated.Artefact, error) {
 	if f.images == "" {
 		found, leftOut := isolated.Artefacts(c)
@@ -176,40 +172,32 @@ func (f *isolatedCheckFlags) artefacts(c *aks.Cluster) ([]isolated.Artefact, err
 		}
 		return found, nil
 	}
-	text, err := os.ReadFile(f.images)
+	images, err := readFile(f.images, nil, readImages)
 	if err != nil {
 		return nil, err
 	}
 	var out []isolated.Artefact
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		image, ours := strings.CutPrefix(strings.TrimSpace(line), isolated.Upstream+"/")
-		switch {
-		case image == "":
-		case !ours:
-			return nil, fmt.Errorf("%s: %q: want an image of %s", f.images, image, isolated.Upstream)
-		case len(out) == maxImages:
-			return nil, fmt.Errorf("%s: more than %d images", f.images, maxImages)
-		default:
-			out = append(out, isolated.Artefact{Image: image, Why: "in " + f.images})
+	for _, r := range images {
+		if r.Upstream != isolated.Upstream {
+			return nil, fmt.Errorf("%s: %s: want an image of %s", f.images, r, isolated.Upstream)
 		}
+		image := r.Repository + ":" + r.Tag
+		if r.Digest != "" {
+			image = r.Repository + "@" + r.Digest.String()
+		}
+		out = append(out, isolated.Artefact{Image: image, Why: "in " + f.images})
 	}
 	return out, nil
 }
 
-// readRegistryCredentials reads USER:PASSWORD; the error never has it.
+// readRegistryCredentials reads USER:PASSWORD as the mirror does; the error never has it.
 func readRegistryCredentials(file string) (*url.Userinfo, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	user, password, err := readCredentials(file)
 	if err != nil {
 		return nil, err
-	}
-	line := strings.TrimSpace(string(text))
-	user, password, ok := strings.Cut(line, ":")
-	if !ok || user == "" || password == "" || strings.ContainsAny(line, "\r\n") {
-		return nil, fmt.Errorf("%s: want one line USER:PASSWORD", file)
 	}
 	return url.UserPassword(user, password), nil
 }
