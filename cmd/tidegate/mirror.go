@@ -26,6 +26,9 @@ func mirrorCommand() *cobra.Command {
 		Long: `The mirror is a pull-through registry for several upstreams: it serves what it holds,
 fetches what it lacks once for all nodes, verifies every byte, and goes on with what it has
 when the upstream is gone. It can only be read.`,
+		Example: `  tidegate mirror validate --config mirror.yaml
+  tidegate mirror run --config mirror.yaml
+  tidegate mirror preload -f images.txt --platform linux/amd64`,
 	}
 	cmd.PersistentFlags().StringVarP(&path, "config", "c", defaultMirrorConfig, "the mirror's `FILE`")
 	cmd.AddCommand(mirrorRunCommand(&path), mirrorValidateCommand(&path), mirrorPreloadCommand(&path), mirrorForgetCommand(&path),
