@@ -65,6 +65,7 @@ type Lab struct {
 	gateway *process
 	room    *room // the gateway's
 	apart   []*Node
+	outside []*room
 }
 
 // Start builds the lab and starts everything in it. The caller closes it. It needs power over network namespaces: as
@@ -146,14 +147,9 @@ func (l *Lab) settle() error {
 			return fmt.Errorf("write the nodes' files: %w", err)
 		}
 	}
-	instead := map[string]string{
-		"/etc/resolv.conf":   filepath.Join(l.conf.Dir, "resolv.conf"),
-		"/etc/nsswitch.conf": filepath.Join(l.conf.Dir, "nsswitch.conf"),
-		"/run/nscd/socket":   os.DevNull,
-	}
 	addrs := [2][2]string{{"10.224.1.4", "fd00:224:0:1::4"}, {"10.224.2.4", "fd00:224:0:2::4"}}
 	for i := range l.nodes {
-		room, err := newRoom(l.boxes.node[i], instead)
+		room, err := newRoom(l.boxes.node[i], l.instead("resolv.conf"))
 		if err != nil {
 			return fmt.Errorf("make node%d: %w", i+1, err)
 		}
@@ -165,6 +161,15 @@ func (l *Lab) settle() error {
 		}
 	}
 	return nil
+}
+
+// instead says what a machine finds in place of this one's files, with the lab's file of that name as its resolv.conf.
+func (l *Lab) instead(resolvConf string) map[string]string {
+	return map[string]string{
+		"/etc/resolv.conf":   filepath.Join(l.conf.Dir, resolvConf),
+		"/etc/nsswitch.conf": filepath.Join(l.conf.Dir, "nsswitch.conf"),
+		"/run/nscd/socket":   os.DevNull,
+	}
 }
 
 // Rules returns the rules of the configuration.
@@ -244,6 +249,9 @@ func (l *Lab) Close() {
 	for _, n := range l.apart {
 		n.room.close()
 		_ = n.ns.Close()
+	}
+	for _, r := range l.outside {
+		r.close()
 	}
 	if l.peers != nil {
 		l.peers.room.close()

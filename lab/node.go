@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -157,4 +159,21 @@ func (l *Lab) Apart(name string) (*Node, error) {
 	defer l.mu.Unlock()
 	l.apart = append(l.apart, n)
 	return n, nil
+}
+
+// Outside makes a machine on the lab's internet, which goes with the lab. Neither the cluster's network nor its gateway
+// is on its way to anything.
+func (l *Lab) Outside(name string) (*Node, error) {
+	const conf = "resolv.outside.conf"
+	if err := os.WriteFile(filepath.Join(l.conf.Dir, conf), []byte("nameserver "+AzureDNS.String()+"\n"), 0o644); err != nil {
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	room, err := newRoom(l.boxes.internet, l.instead(conf))
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", name, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outside = append(l.outside, room)
+	return &Node{Name: name, Addrs: internetAddrs, ns: l.boxes.internet, room: room}, nil
 }

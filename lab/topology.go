@@ -24,6 +24,9 @@ var (
 	GatewayOutside = [2]netip.Addr{netip.MustParseAddr("20.200.0.4"), netip.MustParseAddr("2603:2000:0:1::4")}
 )
 
+// internetAddrs are those of the internet's box, IPv4 first.
+var internetAddrs = [2]netip.Addr{netip.MustParseAddr("20.201.0.2"), netip.MustParseAddr("2603:2000:0:2::2")}
+
 // Devices of the gateway, for its configuration.
 const (
 	InsideDevice  = "inside"
