@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"tidegate.io/tidegate/mirror"
 )
@@ -64,6 +66,7 @@ const (
 )
 
 func (s *mirrorServer) listenAndRun(ctx context.Context) error {
+	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler())) // the certificate's watcher logs there, and else that it cannot
 	clients, err := readMirrorClients(s.config, s.log)
 	if err != nil {
 		return err

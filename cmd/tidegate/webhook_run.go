@@ -13,10 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"tidegate.io/tidegate/webhook"
 )
@@ -92,6 +94,7 @@ const (
 
 // listenAndRun opens the addresses, and serves until ctx is done.
 func (s *webhookServer) listenAndRun(ctx context.Context) error {
+	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler())) // the certificate's watcher logs there, and else that it cannot
 	reviews, err := net.Listen("tcp", s.listen)
 	if err != nil {
 		return undecided(err)
