@@ -46,6 +46,7 @@ type cluster struct {
 	addr    netip.Addr // the API server's IPv4 address at the start
 	control *lab.Node  // the control plane's box
 	pki     *pki
+	images  *registry
 	flows   *lab.FlowLog
 	client  kubernetes.Interface // as an administrator, not through the gateway
 	running []*process           // in the order in which they were started
@@ -89,11 +90,11 @@ func (c *cluster) startLab(s setting) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	images := newRegistry(c.t, own("app"))
+	c.images = newRegistry(c.t, own("app"))
 	c.name = policy.Clusters()[0].APIServer.String()
 	c.Lab, err = lab.Start(c.t.Context(), lab.Config{
 		Dir: c.dir, Rules: g.Rules, Clusters: policy.Clusters(), Ready: lab.Ready,
-		HTTP: images.serve, APIServer: c.front,
+		HTTP: c.images.serve, APIServer: c.front,
 		Gateway: func() *exec.Cmd { return c.tidegate("gateway", "run", "--config", lab.GatewayFile) },
 	})
 	if err != nil {

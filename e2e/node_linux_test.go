@@ -21,7 +21,7 @@ func (c *cluster) startNode() {
 	c.t.Helper()
 	c.mkdir("containerd", "containerd-state", "kubelet", "pods", "certs", "cni")
 	c.write("containerd.toml", fmt.Appendf(nil, containerdConfig,
-		c.path("containerd"), c.path("containerd-state"), c.path("containerd.sock"), pauseImage, c.path("cni")))
+		c.path("containerd"), c.path("containerd-state"), c.path("containerd.sock"), pauseImage, c.path("certs.d"), c.path("cni")))
 	c.write("cni/10-lab.conflist", []byte(cniConfig))
 	containerd := part("containerd", "--config", c.path("containerd.toml"))
 	path := "PATH=" + parts() + ":/usr/sbin:/usr/bin:/sbin:/bin" // where it finds the shim and runc
@@ -45,7 +45,8 @@ func (c *cluster) startNode() {
 // cniConfig is never used: all pods are in the node's network. Without one a node is not ready.
 const cniConfig = `{"cniVersion": "1.0.0", "name": "lab", "plugins": [{"type": "loopback"}]}`
 
-// containerdConfig wants two directories, the socket, the pause image and a directory. oom_score_adj of less than the machine's own
+// containerdConfig wants two directories, the socket, the pause image and two more directories, of which the first need not be
+// there, and says where registries have mirrors. oom_score_adj of less than the machine's own
 // needs a power that even root may lack, and runc hides the reason.
 const containerdConfig = `version = 3
 root = %q
@@ -54,6 +55,8 @@ state = %q
 address = %q
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = %q
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = %q
 [plugins."io.containerd.cri.v1.runtime"]
 restrict_oom_score_adj = true
 [plugins."io.containerd.cri.v1.runtime".cni]

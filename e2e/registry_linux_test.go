@@ -142,6 +142,9 @@ func (r *registry) serve(w http.ResponseWriter, req *http.Request) bool {
 		return false
 	case strings.HasSuffix(kind, "/blobs/") && blob != nil:
 		http.Redirect(w, req, "https://eastus.data.mcr.microsoft.com/docker/registry/v2/"+reference, http.StatusTemporaryRedirect)
+	case strings.HasSuffix(kind, "/referrers/"): // nobody signs these
+		send(w, req, "application/vnd.oci.image.index.v1+json",
+			[]byte(`{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}`))
 	case strings.HasSuffix(kind, "/manifests/"):
 		dgst, text := r.image(req.URL.Path)
 		w.Header().Set("Docker-Content-Digest", dgst)
