@@ -8,7 +8,6 @@ import (
 	"github.com/open-policy-agent/cert-controller/pkg/rotator"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
@@ -38,7 +37,6 @@ func newRotator(managed, certDir string) (*rotator.CertRotator, error) {
 // there is one in the directory, and the API server knows its authority.
 func (s *webhookServer) rotate(ctx context.Context) error {
 	log := logr.FromSlogHandler(s.log.Handler())
-	klog.SetLogger(log)
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -94,7 +95,10 @@ const (
 
 // listenAndRun opens the addresses, and serves until ctx is done.
 func (s *webhookServer) listenAndRun(ctx context.Context) error {
-	ctrllog.SetLogger(logr.FromSlogHandler(s.log.Handler())) // the certificate's watcher logs there, and else that it cannot
+	// Two libraries have one logger for the process: the certificate's watcher's, and the API server's client's.
+	log := logr.FromSlogHandler(s.log.Handler())
+	ctrllog.SetLogger(log)
+	klog.SetLogger(log)
 	reviews, err := net.Listen("tcp", s.listen)
 	if err != nil {
 		return undecided(err)
