@@ -69,9 +69,13 @@ func (c *cluster) passed(t *testing.T, rule, name string) {
 	}
 }
 
+// logDelay is more than what the flow log gathers before it writes.
+const logDelay = 100 * time.Millisecond
+
 // decisions are all that the gateway has logged of connections' beginnings.
 func (c *cluster) decisions(t *testing.T) []egress.Flow {
 	t.Helper()
+	time.Sleep(logDelay)
 	all, err := c.flows.All()
 	if err != nil {
 		t.Error(err)

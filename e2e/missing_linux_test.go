@@ -204,10 +204,16 @@ func (b *bare) explains(t *testing.T, l loss, s sight) {
 	}
 }
 
-// knowsWhy gives the program the error, the flow log and the gateway's file, as one does who is on call.
+// knowsWhy gives the program the error, the flow log and the gateway's file, as one does who is on call. The cluster's file is
+// one that is not isolated: of an isolated cluster no rule is ever said to be missing.
 func (b *bare) knowsWhy(t *testing.T, l loss, said string) {
 	t.Helper()
-	cmd := b.tidegate("why", said, "--flows", b.path(lab.FlowLogFile), "--config", lab.GatewayFile, "-o", "json")
+	ordinary, err := os.ReadFile("../lab/example.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write("ordinary.json", ordinary)
+	cmd := b.tidegate("why", said, "--flows", b.path(lab.FlowLogFile), "--config", lab.GatewayFile, "--cluster", b.path("ordinary.json"), "-o", "json")
 	cmd.Dir = b.dir
 	out, err := cmd.Output()
 	var doc struct {
