@@ -35,6 +35,15 @@ func (f *imageFlags) read(cmd *cobra.Command, args []string) ([]mirror.Reference
 	return append(images, more...), err
 }
 
+// some is read where no images would be nothing to do.
+func (f *imageFlags) some(cmd *cobra.Command, args []string) ([]mirror.Reference, error) {
+	images, err := f.read(cmd, args)
+	if err == nil && len(images) == 0 {
+		err = errors.New("which images? name them, or a file with -f")
+	}
+	return images, err
+}
+
 func readImages(r io.Reader) ([]mirror.Reference, error) {
 	var lines []string
 	s := bufio.NewScanner(r)
@@ -95,12 +104,9 @@ store, while the mirror is running or not. They are kept whatever the size limit
 forget. Exit status 1 when one could not be fetched.`,
 		Example: "  tidegate mirror preload -f images.txt --platform linux/amd64 --platform linux/arm64",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := images.read(cmd, args)
+			list, err := images.some(cmd, args)
 			if err != nil {
 				return err
-			}
-			if len(list) == 0 {
-				return errors.New("which images? name them, or a file with -f")
 			}
 			for _, p := range platforms {
 				platform, err := mirror.ParsePlatform(p)
@@ -163,12 +169,9 @@ func mirrorForgetCommand(path *string) *cobra.Command {
 		Short:   "Let preloaded images be collected again",
 		Example: "  tidegate mirror forget mcr.microsoft.com/oss/kubernetes/pause:3.5",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := images.read(cmd, args)
+			list, err := images.some(cmd, args)
 			if err != nil {
 				return err
-			}
-			if len(list) == 0 {
-				return errors.New("which images? name them, or a file with -f")
 			}
 			return withMirror(cmd, *path, func(ctx context.Context, m *mirror.Mirror) error {
 				failed := false

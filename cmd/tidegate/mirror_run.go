@@ -116,7 +116,8 @@ func (s *mirrorServer) run(ctx context.Context, registry, management net.Listene
 	if s.config.Certificate == "" {
 		group.Go(func() error {
 			own := ownCertificate{dir: filepath.Join(s.config.Store, "tls"), names: s.config.Names}
-			return own.renew(ctx)
+			own.renew(ctx, s.log)
+			return nil
 		})
 	}
 	group.Go(func() error {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -40,17 +41,18 @@ func (o ownCertificate) files() (certificate, key string) {
 	return filepath.Join(o.dir, "tls.crt"), filepath.Join(o.dir, "tls.key")
 }
 
-// renew makes a new certificate before the old one ends.
-func (o ownCertificate) renew(ctx context.Context) error {
+// renew makes a new certificate before the old one ends. What fails is told and tried
+// again: a full disk a month too early is no reason to stop serving.
+func (o ownCertificate) renew(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 			if err := o.make(time.Now()); err != nil {
-				return err
+				log.Error("renew the mirror's certificate; the old one serves, and it is tried again", "err", err)
 			}
 		}
 	}
