@@ -40,7 +40,7 @@ func TestWhatHasToBeTriedIs(t *testing.T) {
 			"a hello over 15 records", "a second hello when it is asked for one", "speaks konnectivity",
 		}},
 		{misses, []string{"UDP to", "an address as host", "a second host on the same connection", "a CONNECT"}},
-		{attacks, []string{"a decoy that dies on the way", "is asked again", "then another on the same ports"}},
+		{attacks, []string{"a decoy that dies on the way", "is asked again", "and shows another name on its ports"}},
 	} {
 		for _, word := range part.words {
 			for _, v6 := range families {

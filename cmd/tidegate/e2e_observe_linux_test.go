@@ -61,7 +61,7 @@ func unsaid(r lab.Result) bool {
 	case "HTTP requests":
 		return strings.Contains(r.Name, "second")
 	case "decoys":
-		return strings.Contains(r.Name, "with a reset")
+		return strings.Contains(r.Name, "and a reset, which die")
 	case "raw packets":
 		return strings.Contains(r.Name, "SCTP") || strings.Contains(r.Name, "UDP-Lite") || strings.Contains(r.Name, "AH over IPv6")
 	}
