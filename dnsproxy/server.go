@@ -122,7 +122,6 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	for _, conn := range s.UDP {
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
-		wantDestination(conn)
 		closing(conn)
 		all.Go(func() error { return s.serveUDP(ctx, conn) })
 	}
