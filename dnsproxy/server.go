@@ -55,7 +55,7 @@ type Server struct {
 	// Guarded addresses are never among them. Expires is when the client has to
 	// ask again: the receiver adds what grace it gives. Returning an error
 	// means "not programmed": it is counted, and the next answer reports
-	// again. Nil learns nothing.
+	// again; [ErrNoRoom] also keeps this one back. Nil learns nothing.
 	Learn func(ctx context.Context, bindings []egress.Binding) error
 
 	// Denied is told of each query whose name may not be resolved; its name is
