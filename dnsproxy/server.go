@@ -78,9 +78,9 @@ type Server struct {
 	Refuse bool // denied names are REFUSED; otherwise they do not exist (NXDOMAIN)
 	NoAAAA bool // AAAA questions have no data, for where IPv6 does not leave
 
-	// Dial connects to an upstream ("udp" or "tcp"); nil is a [net.Dialer]. It
-	// must give each UDP query a socket, and so a random port, of its own (RFC
-	// 5452, section 9.2).
+	// Dial connects to an upstream ("udp" or "tcp"), for each question anew, and
+	// must give each of UDP a random port (RFC 5452, section 9.2). Nil is a
+	// [net.Dialer], whose sockets are used for some questions, one at a time.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Now is the clock; nil is time.Now.
@@ -132,6 +132,9 @@ func (s *Server) Run(ctx context.Context) error {
 	all.Go(func() error { s.probe(ctx); return nil })
 	err := all.Wait()
 	s.work.Wait()
+	for _, u := range *s.pool.Load() {
+		u.lines.hangUp(0)
+	}
 	return err
 }
 
