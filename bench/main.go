@@ -176,7 +176,7 @@ func (b *bench) prepare() (err error) {
 	}
 	b.softirqs = softirqThreads()
 	b.policy = newPolicy(5000)
-	b.names.Address = addressOf
+	b.names.Address, b.names.TTL = addressOf, ttlOf
 	b.results.start(b)
 	reply := serverHello()
 	b.server.Reply.Store(&reply)
