@@ -39,8 +39,7 @@ const (
 type Bindings struct {
 	mu      sync.RWMutex
 	scopes  map[string]*scope
-	exact   map[egress.Name]bool
-	wild    zones
+	policy  *egress.Policy // nil until Keep
 	evicted uint64
 }
 
@@ -133,11 +132,11 @@ func (b *Bindings) learn(s *scope, now time.Time, a egress.Binding) {
 
 // place moves a name to the front of those that may be evicted, and evicts where there are too many.
 func (b *Bindings) place(s *scope, n *named) {
-	if b.exact[n.name] {
+	if b.spelled(n.name) {
 		s.shares.leave(n)
 		return
 	}
-	s.shares.renew(n, b.wild.of(n.name))
+	s.shares.renew(n, b.zone(n.name))
 	for s.shares.names > maxNames {
 		victim := s.shares.victim(n)
 		if victim == nil {
@@ -271,30 +270,26 @@ func (b *Bindings) Sweep(now time.Time) {
 // Keep says which names are exempt from eviction, those that a rule of p spells out, and below which wildcards the others
 // are.
 func (b *Bindings) Keep(p *egress.Policy) {
-	exact, wild := map[egress.Name]bool{}, zones{}
-	for _, r := range p.Rules() {
-		for _, e := range r.To {
-			pattern, ok := e.Host.(egress.Pattern)
-			if !ok {
-				continue
-			}
-			if n, ok := pattern.Exact(); ok {
-				exact[n] = true
-			} else {
-				wild.add(pattern)
-			}
-		}
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exact, b.wild = exact, wild
+	b.policy = p
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			if exact[n.name] || n.place.share == nil || n.place.share.zone != wild.of(n.name) {
+			if b.spelled(n.name) || n.place.share == nil || n.place.share.zone != b.zone(n.name) {
 				b.place(s, n)
 			}
 		}
 	}
+}
+
+func (b *Bindings) spelled(n egress.Name) bool { return b.policy != nil && b.policy.Spells(n) }
+
+// zone is the wildcard's that n is below; "" is none.
+func (b *Bindings) zone(n egress.Name) string {
+	if b.policy == nil {
+		return ""
+	}
+	return b.policy.Zone(n)
 }
 
 // Pin keeps a binding for as long as a live connection uses it; Unpin ends that. Pinning what is

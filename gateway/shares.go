@@ -1,31 +1,6 @@
 package gateway
 
-import (
-	"container/list"
-	"strings"
-
-	"tidegate.io/tidegate/egress"
-)
-
-// zones are what the wildcards of a policy end in: below it, whoever owns a domain makes names at will.
-type zones map[string]bool
-
-// add takes the labels behind a pattern's last star.
-func (z zones) add(p egress.Pattern) {
-	s := p.String()
-	_, zone, _ := strings.Cut(s[strings.LastIndexByte(s, '*'):], ".")
-	z[zone] = true
-}
-
-// of is the narrowest zone that a name is in; "" is none.
-func (z zones) of(n egress.Name) string {
-	for _, rest, more := strings.Cut(n.String(), "."); more; _, rest, more = strings.Cut(rest, ".") {
-		if z[rest] {
-			return rest
-		}
-	}
-	return ""
-}
+import "container/list"
 
 // shares are the names that may be evicted, by their zones. What is full takes from the zone that has most: a pod that
 // invents ten thousand names below one wildcard evicts those alone, and nobody's names below another one.
