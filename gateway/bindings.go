@@ -43,8 +43,7 @@ const (
 type Bindings struct {
 	mu      sync.RWMutex
 	scopes  map[string]*scope
-	exact   map[egress.Name]bool
-	wild    zones
+	policy  *egress.Policy // nil until Keep
 	evicted uint64
 }
 
@@ -158,10 +157,10 @@ func (b *Bindings) room(s *scope, now time.Time, n *named) bool {
 	if len(n.leases) >= maxAddrs && !b.forgetOldest(s, n) {
 		return false
 	}
-	if b.exact[n.name] {
+	if b.spelled(n.name) {
 		return true
 	}
-	zone := b.wild.of(n.name)
+	zone := b.zone(n.name)
 	if !s.shares.room(zone, now, func(victim *named) { b.evicted++; s.forget(victim) }) {
 		return false
 	}
@@ -356,35 +355,31 @@ func (b *Bindings) Sweep(now time.Time) {
 // Keep says which names are exempt from eviction, those that a rule of p spells out, and below which wildcards the others
 // are.
 func (b *Bindings) Keep(p *egress.Policy) {
-	exact, wild := map[egress.Name]bool{}, zones{}
-	for _, r := range p.Rules() {
-		for _, e := range r.To {
-			pattern, ok := e.Host.(egress.Pattern)
-			if !ok {
-				continue
-			}
-			if n, ok := pattern.Exact(); ok {
-				exact[n] = true
-			} else {
-				wild.add(pattern)
-			}
-		}
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exact, b.wild = exact, wild
+	b.policy = p
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			if exact[n.name] {
+			if b.spelled(n.name) {
 				s.shares.leave(n)
 				for i := range n.leases {
 					s.show(n, i)
 				}
 			} else {
-				s.shares.put(n, wild.of(n.name))
+				s.shares.put(n, b.zone(n.name))
 			}
 		}
 	}
+}
+
+func (b *Bindings) spelled(n egress.Name) bool { return b.policy != nil && b.policy.Spells(n) }
+
+// zone is the wildcard's that n is below; "" is none.
+func (b *Bindings) zone(n egress.Name) string {
+	if b.policy == nil {
+		return ""
+	}
+	return b.policy.Zone(n)
 }
 
 // Pin keeps a binding for as long as a live connection uses it; Unpin ends that. Pinning what is

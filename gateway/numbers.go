@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -140,18 +138,9 @@ func (n *Numbers) trim(rules int) {
 	}
 }
 
-// contentOf is a hash of what a rule decides, the same in any order of its parts.
 func contentOf(r *egress.Rule) string {
-	var lines []string
-	for _, p := range r.From {
-		lines = append(lines, "from "+p.String())
-	}
-	for _, e := range r.To {
-		lines = append(lines, "to "+e.String())
-	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(r.ID + "\n" + strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:16])
+	sum := r.Content()
+	return hex.EncodeToString(sum[:])
 }
 
 // Of returns the number of a rule: quickly for one of the policy assigned last, taken from a Verdict

@@ -2,31 +2,8 @@ package gateway
 
 import (
 	"container/heap"
-	"strings"
 	"time"
-
-	"tidegate.io/tidegate/egress"
 )
-
-// zones are what the wildcards of a policy end in: below it, whoever owns a domain makes names at will.
-type zones map[string]bool
-
-// add takes the labels behind a pattern's last star.
-func (z zones) add(p egress.Pattern) {
-	s := p.String()
-	_, zone, _ := strings.Cut(s[strings.LastIndexByte(s, '*'):], ".")
-	z[zone] = true
-}
-
-// of is the narrowest zone that a name is in; "" is none.
-func (z zones) of(n egress.Name) string {
-	for _, rest, more := strings.Cut(n.String(), "."); more; _, rest, more = strings.Cut(rest, ".") {
-		if z[rest] {
-			return rest
-		}
-	}
-	return ""
-}
 
 const (
 	// maxShared bounds the bindings of one scope that are of names which no rule spells out: with a wildcard, whoever owns

@@ -23,7 +23,7 @@ func (b *box) nameServer() *dnsproxy.Server {
 		Internal:   b.mayBeInside,
 		Learn:      b.learn,
 		Denied:     b.dnsDenied,
-		Stale:      func(n egress.Name) bool { return b.now.Load().exact[n] },
+		Stale:      func(n egress.Name) bool { return b.now.Load().policy.Spells(n) },
 	}
 }
 

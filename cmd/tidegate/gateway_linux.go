@@ -91,7 +91,6 @@ type inForce struct {
 	conf   *config.Gateway
 	policy *egress.Policy
 	rules  *kernel.Ruleset
-	exact  map[egress.Name]bool // names that a rule spells out
 	loaded time.Time
 }
 
