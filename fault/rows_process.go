@@ -22,7 +22,7 @@ func processRows() []Row {
 		{
 			Number: 1, Name: "kill", Fault: "kill -9, as a process ends that is out of memory, and a start at once",
 			Expect: "decided flows go on; undecided packets are sent again; new ones wait for the start",
-			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Quick: 2, Soak: true, MayFail: true, Blackout: 2 * time.Second,
+			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Quick: 2, Soak: true, Ends: true, MayFail: true, Blackout: 2 * time.Second,
 		},
 		{
 			Number: 1, Name: "panic", Fault: "a crash with all goroutines' traces, as a panic ends",
@@ -61,7 +61,7 @@ func processRows() []Row {
 		{
 			Number: 3, Name: "upgrade", Fault: "a new binary takes over queues and sockets (gateway run --replace)",
 			Expect: "no new connection fails, none is lost",
-			Inject: upgrade, For: 100 * time.Millisecond, Times: 10, Quick: 3, Soak: true, Slowdown: 10, Blackout: time.Second,
+			Inject: upgrade, For: 100 * time.Millisecond, Times: 10, Quick: 3, Soak: true, Ends: true, Slowdown: 10, Blackout: time.Second,
 		},
 		{
 			Number: 3, Name: "upgrade-broken", Fault: "a new binary that cannot read the gateway's file wants to take over",
