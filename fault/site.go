@@ -58,6 +58,7 @@ type Site struct {
 	far  *elsewhere
 
 	pause time.Duration // the longest of a hand-over
+	start time.Duration // and of a start
 
 	mu      sync.Mutex
 	figures map[string]string

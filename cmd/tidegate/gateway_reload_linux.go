@@ -76,6 +76,11 @@ func (b *box) apply(g *config.Gateway) error {
 // replace is the part of apply during which nothing may be opened.
 func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 	was := b.now.Load()
+	if was == nil && b.enforcing() {
+		if err := b.reserve(policy); err != nil {
+			return err
+		}
+	}
 	if err := b.numbers.Assign(policy); err != nil {
 		return err
 	}
