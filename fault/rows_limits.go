@@ -135,6 +135,9 @@ func countLines(ctx context.Context, s *Site) error {
 		}
 	}
 	s.figure("records", "%d whole lines in the log; %d written, %d lost and counted by the gateway", whole, st.Flows.Written, st.Flows.Lost+st.Flows.Unwritten)
+	if uint64(whole) < st.Flows.Written {
+		return fmt.Errorf("the gateway says that it wrote %d lines, and %d are in the log", st.Flows.Written, whole)
+	}
 	if broken > 2 { // where the room ended, once each time
 		return fmt.Errorf("%d lines of the log are broken", broken)
 	}
