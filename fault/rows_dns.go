@@ -132,7 +132,8 @@ func (s *Site) failsSoon(ctx context.Context) error {
 // lookUpGoal is the goal for p99 of look-ups while upstreams do badly.
 const lookUpGoal = 300 * time.Millisecond
 
-// lookUps asks for n names that were not asked before, some at a time, and says how long they took.
+// lookUps asks for n names that were not asked for before (in a soak: not for long), some at a time, and says how long they
+// took.
 func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	var l latencies
 	var g errgroup.Group
@@ -141,9 +142,13 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	var failed atomic.Int64
 	var first atomic.Pointer[string]
 	for range n {
+		name := words.Add(1)
+		if s.fewNames {
+			name %= soakNames
+		}
 		g.Go(func() error {
 			at := time.Now()
-			m, err := s.ask(ctx, 2, fmt.Sprintf("b%d.data.mcr.microsoft.com", words.Add(1)), dns.TypeA)
+			m, err := s.ask(ctx, 2, fmt.Sprintf("b%d.data.mcr.microsoft.com", name), dns.TypeA)
 			if err == nil && (m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0) {
 				err = errors.New(dns.RcodeToString[m.Rcode])
 			}

@@ -57,6 +57,8 @@ type Site struct {
 	sink *sink // of the flow log, if it is a pipe
 	far  *elsewhere
 
+	fewNames bool // that are looked up: what is learned is kept for a quarter of an hour
+
 	pause time.Duration // the longest of a hand-over
 	start time.Duration // and of a start
 

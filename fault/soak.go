@@ -68,6 +68,9 @@ const (
 	// two minutes after that.
 	settling = 150 * time.Second
 
+	// soakNames is how many names its look-ups are of.
+	soakNames = 1000
+
 	// mostGrowth and mostMore are the goals: bytes of the heap, and goroutines or descriptors, in an hour.
 	mostGrowth = 1 << 20
 	mostMore   = 1
@@ -83,6 +86,7 @@ func (s *Suite) Soak(ctx context.Context, d time.Duration, seed uint64) (*Soaked
 	if err != nil {
 		return nil, err
 	}
+	site.fewNames = true
 	if err := site.startStreams(ctx, &row); err != nil {
 		return nil, errors.Join(err, site.Close())
 	}
