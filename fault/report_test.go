@@ -107,11 +107,14 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all map[string]map[string]any
+	var all struct {
+		Attacks struct{ OK bool }
+		Faults  struct{ NotRun int }
+	}
 	if err := json.Unmarshal(saved, &all); err != nil {
 		t.Fatal(err)
 	}
-	if all["attacks"]["ok"] != true || all["faults"]["notRun"] != 1.0 {
+	if !all.Attacks.OK || all.Faults.NotRun != 1 {
 		t.Errorf("%s", saved)
 	}
 }
