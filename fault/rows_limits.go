@@ -80,6 +80,9 @@ func exhaustDescriptors(ctx context.Context, s *Site) error {
 		s.later(func() error { _ = c.Close(); return nil })
 	}
 	s.figure("descriptors it may have", "%d", have+2)
+	if !until(ctx, time.Second, func() bool { n, err := descriptors(pid); return err == nil && n >= have+2 }) {
+		s.notMade("the process has descriptors left")
+	}
 	return nil
 }
 

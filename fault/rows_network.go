@@ -288,6 +288,7 @@ func fillSNAT(ctx context.Context, s *Site) error {
 		c, e2 := s.Node(2).Dial(dial, "tcp", to)
 		if e2 == nil {
 			_ = c.Close()
+			s.notMade("there are ports left")
 		}
 		s.figure("another connection to the same address", "%v after %d ms", e2 == nil, time.Since(began).Milliseconds())
 		return errors.Join(err, e)
