@@ -92,10 +92,23 @@ func (n *Numbers) Assign(p *egress.Policy) error {
 // lost stands for the rule of a number that a connection carries and nothing tells about.
 const lost = "lost"
 
+// Knows reports whether every rule of a policy has its number already, so that Assign gives none.
+func (n *Numbers) Knows(p *egress.Policy) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rules := p.Rules()
+	for i := range rules {
+		if _, known := n.all[contentOf(&rules[i])]; !known {
+			return false
+		}
+	}
+	return true
+}
+
 // Reserve keeps numbers that live connections carry from being given to another rule, where
 // nothing is known of the rule that had one: the file of numbers was lost, or is older than the
 // connection. No rule holds such a number, so the next policy ends its connections. Call it before
-// the first Assign.
+// the first Assign that gives a number.
 func (n *Numbers) Reserve(live map[uint32]bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -106,11 +119,19 @@ func (n *Numbers) Reserve(live map[uint32]bool) {
 	if n.all == nil {
 		n.all = map[string]numbered{}
 	}
+	found := map[uint32]string{}
 	for number := range live {
 		if !known[number] && number <= MaxNumber {
 			content := fmt.Sprintf("%s %d", lost, number)
 			n.all[content] = numbered{Number: number, Rule: lost, Content: content}
+			found[number] = lost
 		}
+	}
+	if v := n.view.Load(); v != nil && len(found) > 0 {
+		next := *v
+		maps.Copy(found, v.byNumber)
+		next.byNumber = found
+		n.view.Store(&next)
 	}
 }
 

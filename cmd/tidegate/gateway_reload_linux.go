@@ -78,6 +78,11 @@ func (b *box) apply(g *config.Gateway) error {
 func (b *box) replace(g *config.Gateway, whole *egress.Policy) (err error) {
 	was := b.now.Load()
 	policy := whole.Slim()
+	if was == nil && b.enforcing() {
+		if err := b.reserve(policy); err != nil {
+			return err
+		}
+	}
 	if err := b.numbers.Assign(policy); err != nil {
 		return err
 	}
