@@ -230,6 +230,7 @@ var (
 	reply    = match{field: ctDirection, op: "==", value: directionReply}
 	invalid  = match{ctState, stateInvalid, "&", stateInvalid}
 	related  = match{ctState, stateRelated, "&", stateRelated}
+	unknown  = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
 	toUs     = match{field: fibDestination, op: "==", value: addressLocal}
 )
 

@@ -119,11 +119,12 @@ func (pl *planner) classify() {
 }
 
 // tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
-// nobody answers stays for half a minute. What is refused here makes none.
+// nobody answers stays for half a minute. What is refused here makes none. Only packets that
+// would make one count: the flow of a resolver that asks our DNS server stays undecided.
 func (pl *planner) tooFresh() []Rule {
 	flood := goTo(pl.deny(egress.TooManyPending, drop))
 	return each(func(name string, src, _ field) Rule {
-		return Rule{in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
+		return Rule{unknown, in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
 	})
 }
 

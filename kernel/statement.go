@@ -82,7 +82,7 @@ var fields = [numFields]struct {
 const (
 	protoICMP, protoTCP, protoUDP, protoICMPv6 = 1, 6, 17, 58
 
-	stateInvalid, stateRelated = 1, 4
+	stateInvalid, stateRelated, stateNew = 1, 4, 8
 
 	directionOriginal, directionReply = 0, 1
 
@@ -108,7 +108,7 @@ func (m match) text() string {
 	value, f := fmt.Sprint(m.value), fields[m.field].text
 	switch m.field {
 	case ctState:
-		return f + " " + map[uint32]string{stateInvalid: "invalid", stateRelated: "related"}[m.value]
+		return f + " " + map[uint32]string{stateInvalid: "invalid", stateRelated: "related", stateNew: "new"}[m.value]
 	case ctDirection:
 		return f + " " + [...]string{"original", "reply"}[m.value]
 	case fibDestination:
