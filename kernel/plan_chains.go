@@ -52,7 +52,10 @@ func (pl *planner) hooks(clusters []client) {
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
 		Rule{copyMark{}},
-		Rule{packetIs(Cut), goTo("cut")},
+		// The process has told the other end, and need not hear of it. A packet that is
+		// neither dropped nor answered here would go on.
+		Rule{packetIs(Cut), proto(protoTCP), withReset},
+		Rule{packetIs(Cut), withProhibited},
 		Rule{setPacketMark{}},
 	)
 	if pl.settings.Masquerade {
