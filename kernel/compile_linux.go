@@ -202,9 +202,12 @@ const innerHeader = 3
 var payloads = map[field]expr.Payload{
 	v4Src:          {Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
 	v4Dst:          {Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4},
+	anyStart:       {Base: expr.PayloadBaseNetworkHeader, Offset: 0, Len: 1},
+	anyFragment:    {Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2},
 	v4Fragment:     {Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2},
 	v4Protocol:     {Base: expr.PayloadBaseNetworkHeader, Offset: 9, Len: 1},
 	v4HeaderLength: {Base: expr.PayloadBaseNetworkHeader, Offset: 0, Len: 1},
+	v6Next:         {Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 1},
 	v6Src:          {Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
 	v6Dst:          {Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
 	tcpDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -212,6 +215,8 @@ var payloads = map[field]expr.Payload{
 	udpDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	udpLength:      {Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
 	ntpMode:        {Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 1},
+	anyDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	anyFlags:       {Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 	innerByte:      {Base: innerHeader, Offset: 0, Len: 1},
 }
 
@@ -220,7 +225,7 @@ func (c *compiler) load(f field) {
 	switch f {
 	case v4Src, v4Dst, v4Fragment, v4Protocol, v4HeaderLength:
 		c.needFamily(unix.NFPROTO_IPV4)
-	case v6Src, v6Dst, v6FragmentProtocol:
+	case v6Src, v6Dst, v6Next, v6FragmentProtocol:
 		c.needFamily(unix.NFPROTO_IPV6)
 	case tcpDport, tcpFlags:
 		c.needProto(unix.IPPROTO_TCP)

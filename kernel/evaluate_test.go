@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// probe is a packet as the rules see it: the first of its connection, or one that conntrack finds invalid.
+// probe is a packet as the rules see it: the first of its connection, a later one of a connection that has a mark, or one
+// that conntrack finds invalid.
 type probe struct {
 	src, dst   netip.Addr
 	proto      uint32
@@ -20,6 +21,8 @@ type probe struct {
 	v4Options  bool
 	fragment   bool
 	invalid    bool // to conntrack
+	reply      bool // its direction
+	related    bool // an error about its connection
 	toGateway  bool
 	elsewhere  bool // its source is not routed back to where it came from
 	mark, meta uint32
@@ -171,7 +174,9 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 	case setPacketMark:
 		p.meta = uint32(s.mark)
 	case copyMark:
-		p.mark = p.meta
+		if !p.invalid {
+			p.mark = p.meta
+		}
 	case limit:
 		return "", !s.over // nobody here sends that much
 	case count, report, stripOption:
@@ -200,7 +205,7 @@ func (p *probe) portOf(f field) (uint16, bool) {
 // value is a field of the probe; not ok is a field that such a packet does not have.
 func (p *probe) value(f field) (v uint32, ok bool) {
 	v4, tcp, udp := p.src.Is4(), p.proto == protoTCP, p.proto == protoUDP
-	const udpHeader, fragmented, plainHeader, optionWords = 8, 0x2000, 5, 6
+	const udpHeader, fragmented, plainHeader, optionWords, headerFragment = 8, 0x2000, 5, 6, 44
 	one := func(b bool) uint32 {
 		if b {
 			return 1
@@ -224,9 +229,15 @@ func (p *probe) value(f field) (v uint32, ok bool) {
 		return uint32(p.data[0]), udp
 	case ctState:
 		const fresh = 8
-		return map[bool]uint32{true: stateInvalid, false: fresh}[p.invalid], true
+		switch {
+		case p.invalid:
+			return stateInvalid, true
+		case p.related:
+			return stateRelated, true
+		}
+		return fresh, true
 	case ctDirection:
-		return directionOriginal, !p.invalid
+		return directionReply * one(p.reply), !p.invalid
 	case ctMark:
 		return p.mark, !p.invalid
 	case metaMark:
@@ -235,6 +246,33 @@ func (p *probe) value(f field) (v uint32, ok bool) {
 		return 1 - one(p.elsewhere), true
 	case fibDestination:
 		return map[bool]uint32{true: addressLocal, false: 1}[p.toGateway], true
+	case anyStart:
+		return map[bool]uint32{true: plainV4 + one(p.v4Options), false: 0x60}[v4], true
+	case v6Next:
+		switch {
+		case v4:
+			return 0, false
+		case len(p.headers) > 0:
+			return uint32(p.headers[0]), true
+		case p.fragment:
+			return headerFragment, true
+		}
+		return p.proto, true
+	case anyDport:
+		return uint32(p.port), true // and 0 where there are none
+	case anyFlags:
+		const behindUDP = 13 - 8
+		switch {
+		case tcp:
+			return p.flags, true
+		case !udp:
+			return 0, true
+		case len(p.data) > behindUDP:
+			return uint32(p.data[behindUDP]), true
+		}
+		return 0, false
+	case anyFragment:
+		return fragmented * one(p.fragment), true
 	case v4Fragment:
 		return fragmented * one(p.fragment), v4
 	case v4Protocol:

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -250,8 +251,8 @@ func TestASYNNeverRidesAMark(t *testing.T) {
 		// Control: without the rule that resets the mark it does.
 		for i := range rs.Chains {
 			if rs.Chains[i].Name == "classify" {
-				rules := rs.Chains[i].Rules
-				rs.Chains[i].Rules = append(append([]Rule{}, rules[0]), rules[2:]...)
+				reset := Rule{bareSYN("=="), setMark{}}.String()
+				rs.Chains[i].Rules = slices.DeleteFunc(rs.Chains[i].Rules, func(r Rule) bool { return r.String() == reset })
 			}
 		}
 		apply(t, b.gateway, b.table, rs, nil)

@@ -222,7 +222,7 @@ func notProto(p uint32) match { return match{field: l4proto, op: "!=", value: p}
 
 // bareSYN matches what opens a TCP connection, or whatever else.
 func bareSYN(op string) match {
-	return match{tcpFlags, flagFIN | flagSYN | flagRST | flagACK, op, flagSYN}
+	return match{tcpFlags, openingFlags, op, flagSYN}
 }
 
 var (

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -15,6 +16,7 @@ const (
 	filterPackets   = 0
 	afterTheQueue   = 10
 	sourceNAT       = 100
+	ntpPort         = 123
 	ntpRate         = 10 // datagrams a second and source; a client sends one in a minute
 	ntpBurst        = 40
 	ntpSize         = 8 + 48 // RFC 5905 section 7.3: the header without extensions or MAC, behind UDP's
@@ -64,41 +66,59 @@ func (pl *planner) hooks(clusters []client) {
 	}
 }
 
+// The shortcuts are rules that could be left out: they let an ordinary packet of a
+// connection that is decided pass in a few loads, before rules that say the same at length.
+// Fields of a protocol are compared in packets of any: of another they hold something
+// else, and it takes the long way, or what the rules behind do with it is to accept it.
+var shortcuts = struct{ normalise, classify, forward []Rule }{
+	normalise: []Rule{
+		{match{field: anyStart, op: "==", value: plainV4}, match{anyFragment, fragmentBits, "==", 0}, accept},
+		{match{field: v6Next, op: "==", value: protoTCP}, accept}, // no headers in between
+		{match{field: v6Next, op: "==", value: protoUDP}, accept},
+		{match{field: v6Next, op: "==", value: protoICMPv6}, accept},
+	},
+	// Only a bare SYN changes what has been allowed.
+	classify: []Rule{{ctIs(Allowed), match{anyFlags, openingFlags, "!=", flagSYN}, accept}},
+	// A packet that conntrack does not vouch for has no such mark.
+	forward: []Rule{{ctIs(Allowed), match{field: anyDport, op: "!=", value: ntpPort}, accept}},
+}
+
 // normalise drops what two receivers could read differently, before conntrack
 // puts fragments together. Datagrams of UDP may come in fragments.
 func (pl *planner) normalise() {
 	odd := goTo(pl.deny(egress.InvalidPacket, drop))
 	v4, v6 := in{v4Src, "enforced.v4"}, in{v6Src, "enforced.v6"}
-	pl.base("normalise", "filter", "prerouting", beforeDefrag, false,
-		Rule{v4, match{v4Fragment, fragmentBits, "!=", 0}, match{field: v4Protocol, op: "==", value: protoTCP}, odd},
-		Rule{v4, match{field: v4HeaderLength, op: ">", value: plainHeaderSize}, odd},
-		Rule{v6, match{field: v6FragmentProtocol, op: "==", value: protoTCP}, odd},
-		Rule{v6, hasHeader{headerHop}, odd},
-		Rule{v6, hasHeader{headerRouting}, odd},
-		Rule{v6, hasHeader{headerDestination}, odd},
-	)
+	pl.base("normalise", "filter", "prerouting", beforeDefrag, false, slices.Concat(shortcuts.normalise, []Rule{
+		{v4, match{v4Fragment, fragmentBits, "!=", 0}, match{field: v4Protocol, op: "==", value: protoTCP}, odd},
+		{v4, match{field: v4HeaderLength, op: ">", value: plainHeaderSize}, odd},
+		{v6, match{field: v6FragmentProtocol, op: "==", value: protoTCP}, odd},
+		{v6, hasHeader{headerHop}, odd},
+		{v6, hasHeader{headerRouting}, odd},
+		{v6, hasHeader{headerDestination}, odd},
+	})...)
 }
 
 // classify decides what a connection is at its first packet, and leaves it in the
 // connection's mark for the forward hook.
 func (pl *planner) classify() {
-	pl.base("classify", "filter", "prerouting", beforeRouting, false,
-		Rule{setPacketMark{seen}}, // a mark from elsewhere would be taken for a verdict
-		// The re-used-ports attack: a client makes the server close without
-		// conntrack noticing, and opens another connection on the same ports.
-		Rule{bareSYN("=="), setMark{}},
-		// Datagrams have no SYN: one of a flow that was cut is judged as the first of
-		// a new one, or a client that keeps its port would never be permitted again.
-		Rule{proto(protoUDP), ctIs(Cut), original, setMark{}},
-		Rule{ctIs(Undecided), original, goTo("new")},
-		Rule{ctIs(Proxied), original, goTo("proxied")},
-	)
+	rules := slices.Concat([]Rule{{setPacketMark{seen}}}, // a mark from elsewhere would be taken for a verdict
+		shortcuts.classify, []Rule{
+			// The re-used-ports attack: a client makes the server close without
+			// conntrack noticing, and opens another connection on the same ports.
+			{bareSYN("=="), setMark{}},
+			// Datagrams have no SYN: one of a flow that was cut is judged as the first of
+			// a new one, or a client that keeps its port would never be permitted again.
+			{proto(protoUDP), ctIs(Cut), original, setMark{}},
+			{ctIs(Undecided), original, goTo("new")},
+			{ctIs(Proxied), original, goTo("proxied")},
+		})
+	pl.base("classify", "filter", "prerouting", beforeRouting, false, rules...)
 	pl.chain("new", append(pl.tooFresh(), each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)...)
-	var rules []Rule
+	var proxied []Rule
 	if p := pl.settings.Transparent; p != 0 {
-		rules = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
+		proxied = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
 	}
-	pl.chain("proxied", rules...) // what no socket takes is refused by the forward hook
+	pl.chain("proxied", proxied...) // what no socket takes is refused by the forward hook
 }
 
 // tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
@@ -149,11 +169,11 @@ func (pl *planner) input() {
 }
 
 func (pl *planner) forward() {
-	rules := []Rule{
+	rules := append(slices.Clone(shortcuts.forward), []Rule{
 		{invalid, goTo("undecided")},               // before any mark: conntrack does not vouch for it
 		{related, reply, proto(protoICMP), accept}, // to the client: of a path with smaller packets, of a port where nobody is
 		{related, reply, proto(protoICMPv6), accept},
-		{ctIs(Allowed), port(udpDport, 123), original, jumpTo("ntp")},
+		{ctIs(Allowed), port(udpDport, ntpPort), original, jumpTo("ntp")},
 		{ctIs(Allowed), accept},
 		// A client's error about a connection carries what the client likes to the
 		// other end, so it passes where the connection may.
@@ -164,7 +184,7 @@ func (pl *planner) forward() {
 		{ctIs(Passed), proto(protoTCP), accept},
 		{ctIs(Passed), proto(protoUDP), accept},
 		{ctIs(Held), goTo("held")},
-	}
+	}...)
 	// What was watched when its cluster was enforced has passed without a verdict.
 	rules = append(rules, each(func(name string, src, _ field) Rule {
 		return Rule{ctIs(Watched), in{src, "enforced." + name}, goTo("undecided")}

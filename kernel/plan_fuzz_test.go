@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -176,6 +177,71 @@ func FuzzPlanKeepsVerdicts(f *testing.F) {
 			}
 		}
 	})
+}
+
+// FuzzShortcutsChangeNothing takes the shortcuts out of a plan, and any packet of a connection in any state must fare as it
+// does with them, and leave the same marks.
+func FuzzShortcutsChangeNothing(f *testing.F) {
+	for seed := range uint64(32) {
+		f.Add(seed, seed*11)
+	}
+	f.Fuzz(func(t *testing.T, seed, packets uint64) {
+		r := rand.New(rand.NewPCG(packets, 6))
+		d := draw(t, seed, r.IntN(4) == 0)
+		long := d.rs.withoutShortcuts(t)
+		for range 64 {
+			p := d.later(r)
+			short, before := *p, *p
+			got, mark := newMachine(t, d.rs, d.opened).run(&short), short.mark
+			want := newMachine(t, long, d.opened).run(p)
+			if got != want || mark != p.mark || short.meta != p.meta {
+				t.Fatalf("%+v: %s, %s, packet %s; without shortcuts %s, %s, packet %s\n%s",
+					before, got, Mark(mark), Mark(short.meta), want, Mark(p.mark), Mark(p.meta), d.rs)
+			}
+		}
+	})
+}
+
+// withoutShortcuts is the rule set as if there were none.
+func (rs *Ruleset) withoutShortcuts(t *testing.T) *Ruleset {
+	long := *rs
+	long.Chains = slices.Clone(rs.Chains)
+	rules := func(rules []Rule) string { return fmt.Sprint(rules) }
+	for i, c := range long.Chains {
+		short := map[string][]Rule{"normalise": shortcuts.normalise, "classify": shortcuts.classify, "forward": shortcuts.forward}[c.Name]
+		if at := map[string]int{"classify": 1}[c.Name]; len(short) > 0 {
+			if rules(c.Rules[at:at+len(short)]) != rules(short) {
+				t.Fatalf("chain %s: its shortcuts are not where they are looked for", c.Name)
+			}
+			long.Chains[i].Rules = slices.Delete(slices.Clone(c.Rules), at, at+len(short))
+		}
+	}
+	return &long
+}
+
+// later draws a packet of any connection: of any protocol and direction, whole or odd.
+func (d *drawn) later(r *rand.Rand) *probe {
+	_, p := d.conn(r)
+	p.mark = uint32(NewMark(pick(r, []State{Undecided, Allowed, Allowed, Allowed, Cut, Held, Watched, Passed, Proxied}), uint32(r.IntN(3))))
+	p.meta = pick(r, []uint32{0, uint32(NewMark(Allowed, 1)), uint32(NewMark(Cut, 0)), uint32(seen)}) // from elsewhere
+	if p.proto == protoTCP {
+		p.flags = pick(r, []uint32{flagSYN, flagACK, flagACK | 8, flagACK | flagFIN, flagRST, flagSYN | flagACK, flagSYN | flagFIN, 0, 255, flagSYN | 0xc0})
+	} else if r.IntN(2) == 0 { // where TCP has its flags
+		p.data = slices.Repeat([]byte{pick(r, []byte{0, flagSYN, flagACK, 4<<3 | 3})}, pick(r, []int{0, 1, 6, 48}))
+	}
+	if r.IntN(3) == 0 {
+		p.src, p.dst, p.reply = p.dst, p.src, true
+		p.port = pick(r, []uint16{p.port, 40000, ntpPort})
+	}
+	switch r.IntN(6) {
+	case 0:
+		p.makeOdd(r)
+	case 1:
+		p.proto, p.flags, p.data = map[bool]uint32{true: protoICMP, false: protoICMPv6}[p.src.Is4()], 0, nil
+		p.port = pick(r, []uint16{0, ntpPort, flagSYN}) // bytes of its checksum
+		p.related = r.IntN(3) > 0
+	}
+	return p
 }
 
 // wrong says what is wrong with the fate of a later packet, or nothing.

@@ -14,16 +14,18 @@ import (
 // Priorities of the policy rules: before the main table's 32766, and after what an
 // administrator is likely to have.
 const (
-	// What the machine itself sends passes the gate. It stands before the proxy's, for
+	// What the rules have seen passes the gate. It stands first: the way of each such
+	// packet is asked for twice, there and back.
+	seenPriority = 29795 + iota
+	// What the machine itself sends passes, too. It stands before the proxy's, for
 	// the way back of a packet to the proxy is asked for in the machine's name, and would
 	// lead to the proxy as well.
-	localPriority = 29795 + iota
+	localPriority
 	proxyPriority
-	seenPriority // what the rules have seen passes the gate, too
 	gatePriority // the rest of the clients' packets goes nowhere
 	endPriority  // where those that pass go on
 
-	firstPriority, lastPriority = localPriority, endPriority
+	firstPriority, lastPriority = seenPriority, endPriority
 )
 
 // Actions of policy rules: linux/fib_rules.h.

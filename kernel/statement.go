@@ -30,7 +30,15 @@ const (
 	v4Fragment
 	v4Protocol
 	v4HeaderLength
+	v6Next
 	v6FragmentProtocol
+
+	// The same places in a packet of whatever protocol, where IPv4 and TCP have these.
+	anyStart // the first byte: version and header length
+	anyFragment
+	anyDport
+	anyFlags
+
 	innerByte
 
 	numFields
@@ -61,7 +69,12 @@ var fields = [numFields]struct {
 	v4Fragment:         {"ip frag-off", 2},
 	v4Protocol:         {"ip protocol", 1},
 	v4HeaderLength:     {"ip hdrlength", 1},
+	v6Next:             {"ip6 nexthdr", 1},
 	v6FragmentProtocol: {"frag nexthdr", 1},
+	anyStart:           {"@nh,0,8", 1},
+	anyFragment:        {"@nh,48,16", 2},
+	anyDport:           {"@th,16,16", 2},
+	anyFlags:           {"@th,104,8", 1},
 	innerByte:          {"@ih,0,8", 1},
 }
 
@@ -75,7 +88,10 @@ const (
 
 	addressLocal = 2 // RTN_LOCAL
 
+	plainV4 = 0x45 // the first byte of an IPv4 header without options
+
 	flagFIN, flagSYN, flagRST, flagACK = 1, 2, 4, 16
+	openingFlags                       = flagFIN | flagSYN | flagRST | flagACK // of which a bare SYN has SYN alone
 	allFlags                           = 255
 )
 
@@ -99,7 +115,7 @@ func (m match) text() string {
 		return f + " " + m.op + " local"
 	case fibSourceDevice:
 		return f + " missing"
-	case ctMark, metaMark, v4Fragment:
+	case ctMark, metaMark, anyStart, v4Fragment, anyFragment:
 		value = fmt.Sprintf("%#x", m.value)
 	}
 	if m.mask != 0 {

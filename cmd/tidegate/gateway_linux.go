@@ -91,7 +91,6 @@ type inForce struct {
 	conf   *config.Gateway
 	policy *egress.Policy
 	rules  *kernel.Ruleset
-	exact  map[egress.Name]bool // names that a rule spells out
 	loaded time.Time
 }
 
@@ -194,9 +193,6 @@ func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how 
 	if err := b.apply(g); err != nil {
 		return err
 	}
-	if err := b.revoke(); err != nil {
-		return err
-	}
 	b.taken()
 	b.log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
 	err = b.serve(ctx, sockets)
@@ -259,11 +255,6 @@ func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
-	live, err := liveNumbers(b.tracker)
-	if err != nil {
-		return err
-	}
-	b.numbers.Reserve(live)
 	return b.openQueues(open)
 }
 
@@ -437,6 +428,11 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	decide(b.apis.Run)
 	run(b.flows.Run)
 	if b.enforcing() {
+		b.changes.one.Lock() // before a reload can have it
+		decide(func(context.Context) error {
+			defer b.changes.one.Unlock()
+			return b.revoke() // what the last process permitted
+		})
 		decide(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
 		decide(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
 		decide(b.guard)

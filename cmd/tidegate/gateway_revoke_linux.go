@@ -33,6 +33,7 @@ func (b *box) revoke() error {
 	}
 	flows, err := b.tracker.Flows()
 	if err == nil {
+		b.numbers.Reserve(carried(flows))
 		live := b.subjects(flows)
 		err = errors.Join(b.cut(b.revoked(live)), b.renumber(live))
 	}
@@ -148,15 +149,26 @@ func (b *box) forget() error {
 	return nil
 }
 
-// liveNumbers are the rules' numbers in the marks of live connections.
-func liveNumbers(t *kernel.Tracker) (map[uint32]bool, error) {
-	flows, err := t.Flows()
-	if err != nil {
-		return nil, err
+// reserve keeps the numbers that live connections carry from the rules that are about to get
+// one. Where none is, that can wait for revoke: to list the connections takes some µs each,
+// and until then nobody new is served.
+func (b *box) reserve(p *egress.Policy) error {
+	if b.numbers.Knows(p) {
+		return nil
 	}
+	flows, err := b.tracker.Flows()
+	if err != nil {
+		return err
+	}
+	b.numbers.Reserve(carried(flows))
+	return nil
+}
+
+// carried are the rules' numbers in the marks of connections.
+func carried(flows []kernel.Flow) map[uint32]bool {
 	numbers := map[uint32]bool{}
 	for _, k := range flows {
 		numbers[k.Mark.Rule()] = true
 	}
-	return numbers, nil
+	return numbers
 }
