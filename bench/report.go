@@ -20,7 +20,7 @@ const byHand = "<!-- What follows is written by hand and kept. -->"
 // reasons say why a goal is not met; they are printed only beside one that is not. They hold what is known by construction,
 // or from another figure on the page.
 var reasons = map[string]string{
-	"P1":  "an undecided packet is copied to the process and its verdict back. SYN-ACK, hello and the server's answer are all looked at, because the hello is held until it is complete and the connection until the server has confirmed it, and of SYNs that are alike the first in half a minute. Both ends of it are also told to conntrack's listeners and written to the flow log (P13 has its share).",
+	"P1":  "an undecided packet is copied to the process and its verdict back. SYN, SYN-ACK, hello and the server's answer are all looked at, because the hello is held until it is complete and the connection until the server has confirmed it. Both ends of it are also told to conntrack's listeners and written to the flow log (P13 has its share).",
 	"P2":  "the rate follows from the CPU a connection (P1): client, server and gateway share the cores.",
 	"P3":  "each undecided packet wakes the process once, and where the cores are busy the process waits for one as everybody does; a kernel path does not.",
 	"P4":  "a decided packet passes more nftables rules than one of a bare SNAT: normalisation, the clearing of foreign marks, the connection's mark.",
