@@ -32,7 +32,7 @@ func Attacks(z *Zone, policy *egress.Policy) []Case {
 // that is seen.
 var found = []egress.Reason{
 	egress.ConflictingData, egress.UnconfirmedData, egress.InvalidPacket, egress.NameNotAllowed, egress.MalformedHello, egress.HelloTimeout, egress.NotTLS,
-	egress.ServerNameChanged, egress.NoServerName, egress.ClientLeft,
+	egress.ServerNameChanged, egress.NoServerName, egress.ClientLeft, egress.HelloTooLarge,
 }
 
 // attack adds each tactic against one permitted name, in both families.
