@@ -54,7 +54,7 @@ func hotServer(b *testing.B, queries [][]byte) *Server {
 	c := benchClient()
 	for _, msg := range queries {
 		if out, p := s.quick(nil, msg, &q, &c); out == nil {
-			s.answer(b.Context(), &q, &c, p)
+			s.answer(b.Context(), &q, &c, p, func([]byte) {})
 		}
 	}
 	return s

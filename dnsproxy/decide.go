@@ -95,27 +95,30 @@ func (s *Server) quick(out, msg []byte, q *query, c *client) ([]byte, *pending) 
 	return nil, &pending{n, started}
 }
 
-// answer finishes what quick could not. It returns nil when the server ends.
-func (s *Server) answer(ctx context.Context, q *query, c *client, p *pending) []byte {
+// answer finishes what quick could not, and gives it to send, but for when the
+// server ends. It returns later where Learn takes longer than an answer waits.
+func (s *Server) answer(ctx context.Context, q *query, c *client, p *pending, send func([]byte)) {
 	defer s.waits.leave(c.addr.Addr())
 	f := s.resolve(ctx, q, p.name)
 	if f.entry == nil {
-		return nil
+		return
 	}
 	expires := f.expires
 	if f.stale {
 		s.counts.stale.Add(1)
 		expires = s.now().Add(staleTTL*time.Second + learnAgain)
 	}
-	usable := s.teach(ctx, f.entry, c.scope, expires)
-	now := s.now()
-	if !usable {
-		s.counts.overloaded.Add(1)
-		s.counts.done(replyFull.rcode, now.Sub(p.started))
-		return replyFull.append(nil, q)
-	}
-	s.counts.done(f.rcode, now.Sub(p.started))
-	return f.append(make([]byte, 0, maxUDP), q, c.limit(q), now, f.stale)
+	s.teach(ctx, f.entry, c.scope, expires, func(usable bool) {
+		now := s.now()
+		if !usable {
+			s.counts.overloaded.Add(1)
+			s.counts.done(replyFull.rcode, now.Sub(p.started))
+			send(replyFull.append(nil, q))
+			return
+		}
+		s.counts.done(f.rcode, now.Sub(p.started))
+		send(f.append(make([]byte, 0, len(f.packed)+optRoom), q, c.limit(q), now, f.stale))
+	})
 }
 
 func (s *Server) scope(a netip.Addr) (string, bool) {

@@ -169,7 +169,7 @@ func exchange(t testing.TB, s *Server, msg []byte) []byte {
 	c := benchClient()
 	out, p := s.quick(nil, msg, &q, &c)
 	if p != nil {
-		out = s.answer(t.Context(), &q, &c, p)
+		out = finish(t, s, &q, &c, p)
 		s.work.Wait()
 	}
 	return out

@@ -73,23 +73,53 @@ func (s *Server) knows(e *entry, scope string, now time.Time) bool {
 	return false
 }
 
-// teach reports e's addresses for scope and waits until they are programmed,
-// but not longer than learnWait. Those who ask meanwhile wait for the same call.
-// It reports false when there is no room for them.
-func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time.Time) bool {
+// teach reports e's addresses for scope and calls then, once, when they are
+// programmed, but learnWait later at the longest. Those who ask meanwhile wait
+// for the same call of Learn. Then is told whether there is room for them.
+func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time.Time, then func(usable bool)) {
 	if s.knows(e, scope, s.now()) {
-		return true
+		then(true)
+		return
 	}
-	l := s.startLesson(ctx, lesson{e, scope}, expires)
-	if l == nil {
+	l := lesson{e, scope}
+	call, mine := s.startLesson(l)
+	switch {
+	case call == nil:
 		s.counts.learnLate.Add(1)
-		return true
+		then(true)
+	case !mine:
+		then(s.attend(ctx, call))
+	default:
+		s.give(ctx, l, call, expires, then)
 	}
+}
+
+// startLesson returns the call of Learn for l, and whether the caller has to
+// make it; none if too many are under way.
+func (s *Server) startLesson(l lesson) (call *learning, mine bool) {
+	s.lessons.mu.Lock()
+	defer s.lessons.mu.Unlock()
+	if call := s.lessons.running[l]; call != nil {
+		return call, false
+	}
+	if len(s.lessons.running) >= maxLessons {
+		return nil, false
+	}
+	if s.lessons.running == nil {
+		s.lessons.running = map[lesson]*learning{}
+	}
+	call = &learning{done: make(chan struct{})}
+	s.lessons.running[l] = call
+	return call, true
+}
+
+// attend waits for another's call of Learn.
+func (s *Server) attend(ctx context.Context, call *learning) (usable bool) {
 	timer := time.NewTimer(learnWait)
 	defer timer.Stop()
 	select {
-	case <-l.done:
-		return !l.noRoom
+	case <-call.done:
+		return !call.noRoom
 	case <-timer.C:
 		s.counts.learnLate.Add(1)
 	case <-ctx.Done():
@@ -97,29 +127,24 @@ func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time
 	return true
 }
 
-// startLesson returns the call of Learn for l, or nil if too many are under way.
-func (s *Server) startLesson(ctx context.Context, l lesson, expires time.Time) *learning {
-	s.lessons.mu.Lock()
-	defer s.lessons.mu.Unlock()
-	if call := s.lessons.running[l]; call != nil {
-		return call
-	}
-	if len(s.lessons.running) >= maxLessons {
-		return nil
-	}
-	if s.lessons.running == nil {
-		s.lessons.running = map[lesson]*learning{}
-	}
-	call := &learning{done: make(chan struct{})}
-	s.lessons.running[l] = call
-	s.work.Go(func() {
-		call.noRoom = errors.Is(s.learn(ctx, l, expires), ErrNoRoom)
-		s.lessons.mu.Lock()
-		delete(s.lessons.running, l)
-		s.lessons.mu.Unlock()
-		close(call.done)
+// give calls Learn. It returns when that has returned and then was called.
+func (s *Server) give(ctx context.Context, l lesson, call *learning, expires time.Time, then func(usable bool)) {
+	told := make(chan struct{})
+	late := time.AfterFunc(learnWait, func() {
+		defer close(told)
+		s.counts.learnLate.Add(1)
+		then(true)
 	})
-	return call
+	call.noRoom = errors.Is(s.learn(ctx, l, expires), ErrNoRoom)
+	s.lessons.mu.Lock()
+	delete(s.lessons.running, l)
+	s.lessons.mu.Unlock()
+	close(call.done)
+	if late.Stop() {
+		then(!call.noRoom)
+	} else {
+		<-told
+	}
 }
 
 func (s *Server) learn(ctx context.Context, l lesson, expires time.Time) error {

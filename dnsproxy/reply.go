@@ -103,6 +103,9 @@ func appendOPT(b []byte, q *query, rcode int, why *extended) []byte {
 	return append(b, why.text...)
 }
 
+// optRoom holds what appendOPT appends, with a reason of usual length.
+const optRoom = 64
+
 // optLen is how long appendOPT's record is.
 func optLen(q *query, why *extended) int {
 	switch {

@@ -85,9 +85,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn, c client) {
 		asker := c
 		waiting.Go(func() {
 			defer func() { <-slots }()
-			if b := s.answer(ctx, &q, &asker, p); b != nil {
+			s.answer(ctx, &q, &asker, p, func(b []byte) {
 				_ = w.write(append(make([]byte, 2, 2+len(b)), b...)) // the reader sees what is wrong
-			}
+			})
 		})
 	}
 }

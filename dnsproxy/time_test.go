@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -89,7 +91,7 @@ func askedBy(t *testing.T, s *Server, from netip.Addr, question string) (*dns.Ms
 	c := client{addr: netip.AddrPortFrom(from, 40000), proto: egress.UDP}
 	out, p := s.quick(nil, pack(t, queryFor(t, question)), &q, &c)
 	if p != nil {
-		out = s.answer(t.Context(), &q, &c, p)
+		out = finish(t, s, &q, &c, p)
 	}
 	took := time.Since(start)
 	m := new(dns.Msg)
@@ -97,6 +99,16 @@ func askedBy(t *testing.T, s *Server, from netip.Addr, question string) (*dns.Ms
 		t.Fatal(err)
 	}
 	return m, took
+}
+
+// finish is what s answers, once it does; nil if it does not.
+func finish(t testing.TB, s *Server, q *query, c *client, p *pending) []byte {
+	sent := make(chan []byte, 1)
+	go func() {
+		defer close(sent)
+		s.answer(t.Context(), q, c, p, func(b []byte) { sent <- b })
+	}()
+	return <-sent
 }
 
 func wantAnswer(t *testing.T, when string, s *Server, question, want string, took time.Duration) {
@@ -177,6 +189,30 @@ func TestLearnedBeforeAnswered(t *testing.T) {
 		learns("when it was done late", 0, 0)
 		if st := s.Stats(); st.LearnLate != 1 || st.LearnFailed != 1 || st.Learned != 6 {
 			t.Errorf("%d learned, %d late, %d failed", st.Learned, st.LearnLate, st.LearnFailed)
+		}
+	})
+}
+
+// An answer whose addresses would be refused is not given, to anybody who asks meanwhile.
+func TestNoRoomForAnAnswer(t *testing.T) {
+	bubble(t, internet{first: always(t, 0, aliceA)}, func(t *testing.T, s *Server, n *notes) {
+		full := true
+		s.Learn = func(context.Context, []egress.Binding) error {
+			time.Sleep(time.Millisecond)
+			if full {
+				return fmt.Errorf("a flood: %w", ErrNoRoom)
+			}
+			return nil
+		}
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() { wantAnswer(t, "full", s, alice, "SERVFAIL", time.Millisecond) })
+		}
+		all.Wait()
+		full = false
+		wantAnswer(t, "with room again", s, alice, aliceA, time.Millisecond)
+		if st := s.Stats(); st.Overloaded != 2 || st.LearnFailed != 1 {
+			t.Errorf("%d were overloaded, %d learnt nothing", st.Overloaded, st.LearnFailed)
 		}
 	})
 }

@@ -76,8 +76,10 @@ func (s *Server) take(ctx context.Context, r *udpReader, i int) {
 func (s *Server) later(ctx context.Context, r *udpReader, i int, c client, p *pending) {
 	sock, to, q := r.socket, r.destination(i), r.q
 	s.work.Go(func() {
-		if b := s.answer(ctx, &q, &c, p); b != nil && sock.sendTo(&to, b) != nil {
-			s.counts.dropped.Add(1)
-		}
+		s.answer(ctx, &q, &c, p, func(b []byte) {
+			if sock.sendTo(&to, b) != nil {
+				s.counts.dropped.Add(1)
+			}
+		})
 	})
 }

@@ -137,50 +137,99 @@ func (s *Server) ask(ctx context.Context, q question) (*chain, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	type result struct {
-		c   *chain
-		err error
-	}
-	results := make(chan result)
-	late := time.NewTimer(askLimit)
-	defer late.Stop()
-	tries, pending, refusals := 0, 0, 0
-	next := func() {
-		if tries == maxTries || refusals >= len(order) || ctx.Err() != nil {
-			return
+	a := &asking{server: s, cancel: cancel, q: q, order: order, results: make(chan result), tries: 1, pending: 1}
+	// Most answers are in time. So this goroutine waits for the first itself,
+	// and others begin once it is late.
+	var others result
+	ended := make(chan struct{})
+	late := time.AfterFunc(order[0].hedge(), func() {
+		defer close(ended)
+		a.next(ctx)
+		others.c, others.err = a.wait(ctx)
+	})
+	c, err := s.try(ctx, order[0], q)
+	if late.Stop() {
+		if err == nil {
+			return c, nil
 		}
-		u := order[tries%len(order)]
-		go func() {
-			c, err := s.try(ctx, u, q)
-			results <- result{c, err}
-		}()
-		late.Reset(u.hedge() << (tries / len(order)))
-		tries++
-		pending++
+		a.failed(err)
+		a.next(ctx)
+		return a.wait(ctx)
 	}
-	next()
-	var errs []error
-	for pending > 0 {
+	a.results <- result{c, err}
+	<-ended
+	return others.c, others.err
+}
+
+// asking is a question that some upstreams are asked at the same time. It is for
+// one goroutine.
+type asking struct {
+	server   *Server
+	cancel   context.CancelFunc
+	q        question
+	order    []*upstream
+	results  chan result
+	late     time.Duration // when the last that was asked will be
+	tries    int
+	pending  int
+	refusals int
+	errs     []error
+}
+
+type result struct {
+	c   *chain
+	err error
+}
+
+// next asks one more, unless enough were asked.
+func (a *asking) next(ctx context.Context) {
+	if a.tries == maxTries || a.refusals >= len(a.order) || ctx.Err() != nil {
+		return
+	}
+	u := a.order[a.tries%len(a.order)]
+	go func() {
+		c, err := a.server.try(ctx, u, a.q)
+		a.results <- result{c, err}
+	}()
+	a.late = u.hedge() << (a.tries / len(a.order))
+	a.tries++
+	a.pending++
+}
+
+// failed notes an upstream's failure.
+func (a *asking) failed(err error) {
+	a.pending--
+	a.errs = append(a.errs, err)
+	if errors.As(err, new(unusable)) {
+		a.refusals++ // asking that one again changes nothing
+	}
+}
+
+// wait returns the first good answer, or none when all that were asked failed.
+func (a *asking) wait(ctx context.Context) (*chain, error) {
+	late := time.NewTimer(a.late)
+	defer late.Stop()
+	for a.pending > 0 {
+		tries := a.tries
 		select {
 		case <-late.C:
-			next()
-		case r := <-results:
-			pending--
+			a.next(ctx)
+		case r := <-a.results:
 			if r.err == nil {
-				cancel()
-				for range pending {
-					<-results
+				a.cancel()
+				for range a.pending - 1 {
+					<-a.results
 				}
 				return r.c, nil
 			}
-			errs = append(errs, r.err)
-			if errors.As(r.err, new(unusable)) {
-				refusals++ // asking that one again changes nothing
-			}
-			next()
+			a.failed(r.err)
+			a.next(ctx)
+		}
+		if a.tries > tries {
+			late.Reset(a.late)
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, errors.Join(a.errs...)
 }
 
 // try is one exchange, and what it says about u.
