@@ -27,7 +27,7 @@ var reasons = map[string]string{
 	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
 	"P6":  "a policy is YAML text that is read, compiled and kept with where each rule came from, and a million names take minutes to read (`-full` waits for them); the decision itself costs the same (see the end of this page).",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
-	"P8":  "the process remembers the name of each connection that it allowed, at most 262,144, because a change of the policy must cut exactly those which it denies. No packet of a decided connection needs that.",
+	"P8":  "nothing is kept for a decided connection; what is measured is what opening many of them leaves in the heap and the flow log.",
 	"P9":  "a server's CPU time includes the kernel's part of receiving and sending, which batches amortise differently.",
 	"P10": "a changed file is read, compiled and compared as a whole, which is linear in its length, and DNS learns of it with the rest.",
 	"P11": "a refused connection has been forwarded up to its hello, and both of its ends have to be told; a relay refuses before it has opened anything to the server.",

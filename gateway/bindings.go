@@ -64,10 +64,14 @@ type named struct {
 // lease is how long a name has an address.
 type lease struct {
 	expires time.Time // of the answer, without the grace
-	pins    int       // live connections
+	uses    uint8     // looks at the live connections for which it is still in use
 }
 
-func (l lease) over(now time.Time) bool { return l.pins == 0 && !now.Before(l.expires.Add(Grace)) }
+// usedLooks is how many looks at the live connections a binding outlives that none of them uses: a connection
+// can be too young for one.
+const usedLooks = 2
+
+func (l lease) over(now time.Time) bool { return l.uses == 0 && !now.Before(l.expires.Add(Grace)) }
 
 // bound is an address with its names. What names holds never changes, so that readers may keep
 // it; a longer slice may share it.
@@ -148,20 +152,20 @@ func (b *Bindings) place(s *scope, n *named) {
 	}
 }
 
-func (n *named) pinned() bool {
+func (n *named) used() bool {
 	for _, l := range n.addrs {
-		if l.pins > 0 {
+		if l.uses > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// forgetOldest makes room for an address; it reports false when all are pinned.
+// forgetOldest makes room for an address; it reports false when all are in use.
 func (b *Bindings) forgetOldest(s *scope, n *named) bool {
 	var oldest netip.Addr
 	for addr, l := range n.addrs {
-		if l.pins == 0 && (!oldest.IsValid() || l.expires.Before(n.addrs[oldest].expires)) {
+		if l.uses == 0 && (!oldest.IsValid() || l.expires.Before(n.addrs[oldest].expires)) {
 			oldest = addr
 		}
 	}
@@ -297,28 +301,48 @@ func (b *Bindings) Keep(p *egress.Policy) {
 	}
 }
 
-// Pin keeps a binding for as long as a live connection uses it; Unpin ends that. Pinning what is
-// not bound does nothing.
-func (b *Bindings) Pin(scope string, name egress.Name, addr netip.Addr) { b.pin(scope, name, addr, 1) }
-
-// Unpin takes one Pin back.
-func (b *Bindings) Unpin(scope string, name egress.Name, addr netip.Addr) {
-	b.pin(scope, name, addr, -1)
-}
-
-func (b *Bindings) pin(scope string, name egress.Name, addr netip.Addr, by int) {
+// Use keeps a binding that a connection uses, until Age has been called a few times since. Of what is not bound it does nothing.
+func (b *Bindings) Use(scope string, name egress.Name, addr netip.Addr) {
 	addr = addr.Unmap()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.scopes[scope]
-	if s == nil || s.names[name] == nil {
+	b.mu.RLock()
+	l, bound := b.lease(scope, name, addr)
+	b.mu.RUnlock()
+	if !bound || l.uses > usedLooks {
 		return
 	}
-	if l, ok := s.names[name].addrs[addr]; ok {
-		l.pins = max(0, l.pins+by)
-		s.names[name].addrs[addr] = l
-		if l.pins == 0 { // it may have been over for long
-			s.addrs[addr].check = time.Time{}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l, bound := b.lease(scope, name, addr); bound {
+		l.uses = usedLooks + 1
+		b.scopes[scope].names[name].addrs[addr] = l
+	}
+}
+
+func (b *Bindings) lease(scope string, name egress.Name, addr netip.Addr) (l lease, bound bool) {
+	s := b.scopes[scope]
+	if s == nil || s.names[name] == nil {
+		return l, false
+	}
+	l, bound = s.names[name].addrs[addr]
+	return l, bound
+}
+
+// Age begins a look at the live connections: Use follows for what each of them uses.
+func (b *Bindings) Age() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.scopes {
+		for _, n := range s.names {
+			for addr, l := range n.addrs {
+				if l.uses == 0 {
+					continue
+				}
+				l.uses--
+				n.addrs[addr] = l
+				if l.uses == 0 { // it may have been over for long
+					s.addrs[addr].check = time.Time{}
+				}
+			}
 		}
 	}
 }

@@ -85,7 +85,7 @@ func (s *shares) victim(n *named) *named {
 			continue
 		}
 		for e := at.order.Back(); e != nil; e = e.Prev() {
-			if v := e.Value.(*named); v != n && !v.pinned() {
+			if v := e.Value.(*named); v != n && !v.used() {
 				best, most = v, at.order.Len()
 				break
 			}

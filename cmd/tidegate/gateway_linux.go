@@ -109,7 +109,8 @@ type box struct {
 	numbers  *gateway.Numbers
 	bindings gateway.Bindings
 	apis     gateway.APIServers
-	running  running
+	names    *gateway.Names
+	running  atomic.Int64 // connections with a number of those; counted anew at each look
 	own      ownAddrs
 
 	features kernel.Features
@@ -197,6 +198,7 @@ func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how 
 	if err := b.revoke(); err != nil {
 		return err
 	}
+	b.tidyUp()
 	b.taken()
 	b.log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
 	err = b.serve(ctx, sockets)
@@ -239,6 +241,10 @@ func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err 
 		b.log.Warn("rule numbers are lost; connections of before the restart end", "err", err)
 		b.numbers = &gateway.Numbers{}
 	}
+	if b.names, err = b.state.names(); err != nil {
+		b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
+		b.names = &gateway.Names{}
+	}
 	policy, err := g.Policy()
 	if err != nil {
 		return err
@@ -259,11 +265,13 @@ func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
-	live, err := liveNumbers(b.tracker)
+	flows, err := b.tracker.Flows()
 	if err != nil {
 		return err
 	}
+	live := numbersOf(flows)
 	b.numbers.Reserve(live)
+	b.names.Reserve(live)
 	return b.openQueues(open)
 }
 
@@ -478,13 +486,18 @@ func (b *box) tidy(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := b.forget(); err != nil {
-				b.log.Error("tidy", "err", err)
-			}
-			b.bindings.Sweep(time.Now())
+			b.tidyUp()
 			if err := b.state.compact(&b.bindings, time.Now()); err != nil {
 				b.log.Error("bindings journal", "err", err)
 			}
 		}
 	}
+}
+
+// tidyUp forgets what no live connection needs any more.
+func (b *box) tidyUp() {
+	if err := b.look(); err != nil {
+		b.log.Error("tidy", "err", err)
+	}
+	b.bindings.Sweep(time.Now())
 }
