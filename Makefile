@@ -108,8 +108,8 @@ bench-mirror: ## a blob of 1 GB from the mirror and from nginx, over TLS, in tur
 	scripts/setup-mirror
 	cd mirror/peers && TIDEGATE_REQUIRE=1 $(GO) test -run '^$$' -bench Serving -benchtime 5x .
 
-fuzz: ## every fuzz target for FUZZTIME
-	scripts/fuzz $(FUZZTIME)
+fuzz: ## every fuzz target for FUZZTIME (FUZZ='-only FuzzDecide'); results.json, and the totals of docs/fuzz.md
+	$(GO) run ./fuzz -time $(FUZZTIME) -o results.json -totals docs/fuzz.json -report docs/fuzz.md $(FUZZ)
 
 bench: bench-build ## what the gateway costs beside peers, a quarter of an hour, root: results.json and docs/performance.md
 	cd bench/coredns && $(GO) build -o ../../bin/coredns .

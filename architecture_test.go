@@ -36,17 +36,19 @@ var mayImport = map[string][]string{
 	"isolated":          {"aks", "internal/bicep"},
 	"export/exporttest": {},
 	"lab":               {"internal/netns", "wire/wiretest"},
-	"fault":             {"internal/netns", "kernel", "lab", "wire"},
+	"fault":             {"internal/netns", "internal/results", "kernel", "lab", "wire"},
 
 	"deploy/webhook/chart": {},
 
 	"e2e":        {},
 	"e2e/app":    {},
-	"bench":      {"bench/load", "internal/netns", "lab", "wire", "wire/wiretest"}, // a program of its own
+	"fuzz":       {"internal/results"},                                                                 // likewise
+	"bench":      {"bench/load", "internal/netns", "internal/results", "lab", "wire", "wire/wiretest"}, // a program of its own
 	"bench/load": {"internal/netns", "wire"},
 
 	"internal/bicep":           {},
 	"internal/netns":           {},
+	"internal/results":         {},
 	"internal/netns/netnstest": {"internal/netns"},
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tidegate.io/tidegate/bench/load"
+	"tidegate.io/tidegate/internal/results"
 )
 
 // hotNames is how many names of the policy are asked for.
@@ -65,7 +66,7 @@ func main() {
 	flag.DurationVar(&b.slice, "slice", 400*time.Millisecond, "how `LONG` a mode is measured, twice a round")
 	flag.Float64Var(&percent, "foreign", percent, "discard a round in which others used more than this `PERCENT` of the machine; from 100 on none is")
 	flag.StringVar(&b.binary, "tidegate", "bin/tidegate", "the program to measure, a `FILE`")
-	flag.StringVar(&b.out, "o", "results.json", "write the results to this `FILE`")
+	flag.StringVar(&b.out, "o", "results.json", "write the results to this `FILE`, as its \"figures\"")
 	flag.StringVar(&b.report, "report", "", "write the report to this `FILE`, and its plots beside it")
 	flag.BoolVar(&b.quick, "quick", false, "short: shows that everything works, and that what must be zero is")
 	flag.BoolVar(&b.full, "full", false, "the whole matrix, which takes an hour")
@@ -115,7 +116,7 @@ func (b *bench) run() error {
 	}()
 	failed := b.tests()
 	b.results.finish(b)
-	if err := b.results.write(b.out); err != nil {
+	if err := results.Save(b.out, "figures", &b.results); err != nil {
 		return err
 	}
 	if b.report != "" {
@@ -175,7 +176,7 @@ func (b *bench) prepare() (err error) {
 	}
 	b.softirqs = softirqThreads()
 	b.policy = newPolicy(5000)
-	b.names.Address = addressOf
+	b.names.Address, b.names.TTL = addressOf, ttlOf
 	b.results.start(b)
 	reply := serverHello()
 	b.server.Reply.Store(&reply)

@@ -63,6 +63,14 @@ func addressOf(name string, v6 bool) netip.Addr {
 	return serverAddrs()[h.Sum32()%serverCount]
 }
 
+// ttlOf is for how many seconds a name has its address: for longer than any run, but where it is asked for once.
+func ttlOf(name string) uint32 {
+	if strings.HasPrefix(name, onceName) {
+		return 1
+	}
+	return 3600
+}
+
 // helloOf is a ClientHello for name with size bytes on the wire, record header included, and those of a post-quantum key
 // share from 1,500 on; size 0 is the shortest.
 func helloOf(name string, size int) []byte {

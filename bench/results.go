@@ -3,18 +3,14 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
 )
 
-// Results is what a run writes: everything that the report is made of. Fields are only ever added.
+// Results is what a run writes as "figures": everything that the report is made of. Fields are only ever added.
 type Results struct {
-	APIVersion string      `json:"apiVersion"`
-	Kind       string      `json:"kind"`
 	Machine    Machine     `json:"machine"`
 	Commit     string      `json:"commit"`
 	Date       time.Time   `json:"date"`
@@ -70,7 +66,7 @@ type Violation struct {
 }
 
 func (r *Results) start(b *bench) {
-	*r = Results{APIVersion: "tidegate.io/v1", Kind: "BenchResults", Machine: thisMachine(), Date: b.began.UTC().Truncate(time.Second),
+	*r = Results{Machine: thisMachine(), Date: b.began.UTC().Truncate(time.Second),
 		Quick: b.quick, Rounds: b.options.rounds, Foreign: b.foreign, Violations: []Violation{}}
 	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output(); err == nil {
 		r.Commit = strings.TrimSpace(string(out))
@@ -81,14 +77,6 @@ func (r *Results) finish(b *bench) {
 	r.Seconds = time.Since(b.began).Seconds()
 	r.Worst, r.Discarded = b.worstForeign, b.discarded
 	r.Violations = append(r.Violations, b.violations...)
-}
-
-func (r *Results) write(path string) error {
-	out, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(out, '\n'), 0o644)
 }
 
 func (r *Results) table(test, title string, columns ...Column) *Table {

@@ -54,7 +54,8 @@ type Gateway struct {
 	FlowLog    string           // the file of flow records; empty for standard output
 	Notes      []string         // what could not be known, and was assumed
 
-	needs int // how many of Rules come from the catalogue; the others are the file's own
+	needs  int            // how many of Rules come from the catalogue; the others are the file's own
+	policy *egress.Policy // of Rules and Clusters
 }
 
 // Cluster is one cluster behind the gateway.
@@ -68,13 +69,24 @@ type Cluster struct {
 	Facts      aks.Cluster      // what its rules come from
 }
 
-// Policy compiles the rules.
+// Policy compiles the rules. What Read returns has done so already.
 func (g *Gateway) Policy() (*egress.Policy, error) {
+	if g.policy != nil {
+		return g.policy, nil
+	}
 	clusters := make([]egress.Cluster, len(g.Clusters))
 	for i, c := range g.Clusters {
 		clusters[i] = c.Cluster
 	}
 	return egress.Compile(g.Rules, clusters)
+}
+
+// InForce returns the same configuration with a policy of its own, to be kept: all else
+// that the policy was made from is dropped.
+func (g *Gateway) InForce(policy *egress.Policy) *Gateway {
+	kept := *g
+	kept.policy, kept.Rules = policy, policy.Rules()
+	return &kept
 }
 
 // Cluster returns the cluster of a client, or nil.

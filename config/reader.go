@@ -26,6 +26,7 @@ type reader struct {
 	file file
 	open Open
 	out  Gateway
+	ids  map[string]bool // of the rules in out
 }
 
 func (r *reader) gateway() (*Gateway, error) {
@@ -34,7 +35,8 @@ func (r *reader) gateway() (*Gateway, error) {
 			return nil, err
 		}
 	}
-	if _, err := r.out.Policy(); err != nil {
+	var err error
+	if r.out.policy, err = r.out.Policy(); err != nil {
 		if r.file.ServiceTags.line == 0 && strings.Contains(err.Error(), "service tag") {
 			err = fmt.Errorf("%w; name Microsoft's file of them under serviceTags", err)
 		}
@@ -126,6 +128,10 @@ func (r *reader) cluster(fc fileCluster) (err error) {
 
 func (r *reader) rules() error {
 	r.out.needs = len(r.out.Rules)
+	r.ids = make(map[string]bool, len(r.out.Rules)+len(r.file.Rules))
+	for i := range r.out.Rules {
+		r.ids[r.out.Rules[i].ID] = true
+	}
 	for i, fr := range r.file.Rules {
 		rule, err := r.rule(i, fr)
 		if err != nil {
@@ -141,11 +147,10 @@ func (r *reader) rule(i int, fr fileRule) (rule egress.Rule, err error) {
 		return rule, fmt.Errorf("rules: the %s rule has no id", ordinal(i+1))
 	}
 	rule = egress.Rule{ID: fr.ID.text, Why: fr.Why.text, Source: fr.Source.text}
-	for _, have := range r.out.Rules {
-		if have.ID == rule.ID {
-			return rule, lineError{fr.ID.line, fmt.Sprintf("rule %s: there is one of this id already", rule.ID)}
-		}
+	if r.ids[rule.ID] {
+		return rule, lineError{fr.ID.line, fmt.Sprintf("rule %s: there is one of this id already", rule.ID)}
 	}
+	r.ids[rule.ID] = true
 	if rule.Source == "" {
 		rule.Source = fmt.Sprintf("line %d of the gateway's file", fr.ID.line)
 	}

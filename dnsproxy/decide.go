@@ -31,6 +31,7 @@ var (
 	replyRefused  = reply{rcode: dns.RcodeRefused}
 	replyStranger = reply{rcode: dns.RcodeRefused, why: edeStranger}
 	replyBusy     = reply{rcode: dns.RcodeServerFailure, why: edeNotReady}
+	replyFull     = reply{rcode: dns.RcodeServerFailure, why: edeFull}
 	replyNoData   = reply{soa: true}
 	replyNoName   = reply{rcode: dns.RcodeNameError, soa: true}
 	replyDenied   = reply{rcode: dns.RcodeNameError, soa: true, why: edeBlocked}
@@ -106,8 +107,13 @@ func (s *Server) answer(ctx context.Context, q *query, c *client, p *pending) []
 		s.counts.stale.Add(1)
 		expires = s.now().Add(staleTTL*time.Second + learnAgain)
 	}
-	s.teach(ctx, f.entry, c.scope, expires)
+	usable := s.teach(ctx, f.entry, c.scope, expires)
 	now := s.now()
+	if !usable {
+		s.counts.overloaded.Add(1)
+		s.counts.done(replyFull.rcode, now.Sub(p.started))
+		return replyFull.append(nil, q)
+	}
 	s.counts.done(f.rcode, now.Sub(p.started))
 	return f.append(make([]byte, 0, maxUDP), q, c.limit(q), now, f.stale)
 }

@@ -157,28 +157,37 @@ func hangUp(ctx context.Context, c net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 }
 
-// askUDP sends a query from a socket of its own, and so from a random port, and
-// returns the first message that answers it.
+// askUDP sends a query from a socket that nobody else uses meanwhile, of a
+// random port, and returns the first message that answers it.
 func (s *Server) askUDP(ctx context.Context, u *upstream, query []byte) (*dns.Msg, error) {
-	conn, err := s.dial(ctx, "udp", u)
+	c, err := s.line(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	defer hangUp(ctx, conn)()
-	if _, err := conn.Write(query); err != nil {
+	stop := hangUp(ctx, c)
+	m, err := c.ask(u, query)
+	// An answer that is late must not come to another question.
+	if stop() && err == nil && s.Dial == nil {
+		u.lines.give(c)
+	} else {
+		_ = c.Close()
+	}
+	return m, err
+}
+
+func (c *line) ask(u *upstream, query []byte) (*dns.Msg, error) {
+	if _, err := c.Write(query); err != nil {
 		return nil, err
 	}
-	buf := make([]byte, 4096) // more than we said we take
 	for range maxForged {
-		n, err := conn.Read(buf)
+		n, err := c.Read(c.buf[:])
 		if err != nil {
 			return nil, err
 		}
-		switch match(query, buf[:n]) {
+		switch match(query, c.buf[:n]) {
 		case answers:
 			m := new(dns.Msg)
-			if err := m.Unpack(buf[:n]); err != nil && !m.Truncated {
+			if err := m.Unpack(c.buf[:n]); err != nil && !m.Truncated {
 				return nil, unusable{err}
 			}
 			return m, nil
@@ -187,6 +196,7 @@ func (s *Server) askUDP(ctx context.Context, u *upstream, query []byte) (*dns.Ms
 			return nil, errForged // forged, or a server that lowers names: TCP will tell
 		}
 		u.mismatches.Add(1)
+		c.asked = maxAsked // somebody may have found the port
 	}
 	return nil, errForged
 }

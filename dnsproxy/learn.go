@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,16 +32,26 @@ type taught struct {
 	generation uint64
 }
 
+// ErrNoRoom is what Learn returns for an answer that clients could not use, because what it says found no room: they get
+// SERVFAIL in its place. It may be wrapped.
+var ErrNoRoom = errors.New("no room for what an answer says")
+
 // lessons are the calls of Learn under way, one for an answer and a scope.
 type lessons struct {
 	generation atomic.Uint64 // counts calls of Relearn
 	mu         sync.Mutex
-	running    map[lesson]chan struct{}
+	running    map[lesson]*learning
 }
 
 type lesson struct {
 	*entry
 	scope string
+}
+
+// learning is a call of Learn.
+type learning struct {
+	done   chan struct{}
+	noRoom bool // once it is done
 }
 
 // knows reports that nothing has to be learned before scope's clients get e:
@@ -64,52 +75,54 @@ func (s *Server) knows(e *entry, scope string, now time.Time) bool {
 
 // teach reports e's addresses for scope and waits until they are programmed,
 // but not longer than learnWait. Those who ask meanwhile wait for the same call.
-func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time.Time) {
+// It reports false when there is no room for them.
+func (s *Server) teach(ctx context.Context, e *entry, scope string, expires time.Time) bool {
 	if s.knows(e, scope, s.now()) {
-		return
+		return true
 	}
-	done := s.startLesson(ctx, lesson{e, scope}, expires)
-	if done == nil {
+	l := s.startLesson(ctx, lesson{e, scope}, expires)
+	if l == nil {
 		s.counts.learnLate.Add(1)
-		return
+		return true
 	}
 	timer := time.NewTimer(learnWait)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case <-l.done:
+		return !l.noRoom
 	case <-timer.C:
 		s.counts.learnLate.Add(1)
 	case <-ctx.Done():
 	}
+	return true
 }
 
-// startLesson returns a channel that is closed when l is over, or nil if too
-// many are under way.
-func (s *Server) startLesson(ctx context.Context, l lesson, expires time.Time) <-chan struct{} {
+// startLesson returns the call of Learn for l, or nil if too many are under way.
+func (s *Server) startLesson(ctx context.Context, l lesson, expires time.Time) *learning {
 	s.lessons.mu.Lock()
 	defer s.lessons.mu.Unlock()
-	if done := s.lessons.running[l]; done != nil {
-		return done
+	if call := s.lessons.running[l]; call != nil {
+		return call
 	}
 	if len(s.lessons.running) >= maxLessons {
 		return nil
 	}
 	if s.lessons.running == nil {
-		s.lessons.running = map[lesson]chan struct{}{}
+		s.lessons.running = map[lesson]*learning{}
 	}
-	done := make(chan struct{})
-	s.lessons.running[l] = done
+	call := &learning{done: make(chan struct{})}
+	s.lessons.running[l] = call
 	s.work.Go(func() {
-		s.learn(ctx, l, expires)
+		call.noRoom = errors.Is(s.learn(ctx, l, expires), ErrNoRoom)
 		s.lessons.mu.Lock()
 		delete(s.lessons.running, l)
 		s.lessons.mu.Unlock()
-		close(done)
+		close(call.done)
 	})
-	return done
+	return call
 }
 
-func (s *Server) learn(ctx context.Context, l lesson, expires time.Time) {
+func (s *Server) learn(ctx context.Context, l lesson, expires time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, learnLimit)
 	defer cancel()
 	generation := s.lessons.generation.Load() // before: a Relearn meanwhile counts
@@ -120,13 +133,14 @@ func (s *Server) learn(ctx context.Context, l lesson, expires time.Time) {
 	s.counts.learned.Add(1)
 	if err := s.Learn(ctx, bindings); err != nil {
 		s.counts.learnFailed.Add(1)
-		return
+		return err
 	}
 	until := s.now().Add(learnAgain)
 	if expires.Before(until) {
 		until = expires
 	}
 	l.remember(taught{l.scope, until, generation})
+	return nil
 }
 
 // remember replaces what is known for t's scope. Scopes are the configured

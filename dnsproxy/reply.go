@@ -21,6 +21,7 @@ var (
 	edeBlocked  = &extended{dns.ExtendedErrorCodeFiltered, "no rule permits this name"}
 	edeStripped = &extended{dns.ExtendedErrorCodeForgedAnswer, "private addresses were taken out"}
 	edeNotReady = &extended{dns.ExtendedErrorCodeNotReady, "too many queries at once"}
+	edeFull     = &extended{dns.ExtendedErrorCodeNotReady, "too many names are in use"}
 	edeUpstream = &extended{dns.ExtendedErrorCodeNetworkError, "no upstream answered"}
 	edeStranger = &extended{dns.ExtendedErrorCodeProhibited, "not a client of any cluster"}
 )

@@ -55,7 +55,7 @@ type Server struct {
 	// Guarded addresses are never among them. Expires is when the client has to
 	// ask again: the receiver adds what grace it gives. Returning an error
 	// means "not programmed": it is counted, and the next answer reports
-	// again. Nil learns nothing.
+	// again; [ErrNoRoom] also keeps this one back. Nil learns nothing.
 	Learn func(ctx context.Context, bindings []egress.Binding) error
 
 	// Denied is told of each query whose name may not be resolved; its name is
@@ -78,9 +78,9 @@ type Server struct {
 	Refuse bool // denied names are REFUSED; otherwise they do not exist (NXDOMAIN)
 	NoAAAA bool // AAAA questions have no data, for where IPv6 does not leave
 
-	// Dial connects to an upstream ("udp" or "tcp"); nil is a [net.Dialer]. It
-	// must give each UDP query a socket, and so a random port, of its own (RFC
-	// 5452, section 9.2).
+	// Dial connects to an upstream ("udp" or "tcp"), for each question anew, and
+	// must give each of UDP a random port (RFC 5452, section 9.2). Nil is a
+	// [net.Dialer], whose sockets are used for some questions, one at a time.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Now is the clock; nil is time.Now.
@@ -122,7 +122,6 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	for _, conn := range s.UDP {
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
-		wantDestination(conn)
 		closing(conn)
 		all.Go(func() error { return s.serveUDP(ctx, conn) })
 	}
@@ -133,6 +132,9 @@ func (s *Server) Run(ctx context.Context) error {
 	all.Go(func() error { s.probe(ctx); return nil })
 	err := all.Wait()
 	s.work.Wait()
+	for _, u := range *s.pool.Load() {
+		u.lines.hangUp(0)
+	}
 	return err
 }
 

@@ -16,7 +16,7 @@ type Stats struct {
 	Denied, Noise          uint64 // names that may not be resolved; those of them not reported
 	Stripped               uint64 // guarded addresses taken out of answers
 	Strangers              uint64 // queries of unknown clients
-	Overloaded             uint64 // questions refused because too many waited
+	Overloaded             uint64 // questions refused because too many waited, or because Learn had no room
 	Dropped                uint64 // messages that are no query
 	Learned                uint64 // calls of Learn
 	LearnLate, LearnFailed uint64 // answers that left before Learn was done; calls of Learn that failed

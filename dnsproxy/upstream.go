@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ var errNoUpstream = errors.New("no upstream is configured")
 type upstream struct {
 	addr   netip.AddrPort
 	lowers atomic.Bool // it does not repeat the case of names
+	lines  linePool
 
 	mu       sync.Mutex
 	mean     time.Duration // of the time to answer, and its deviation, as TCP estimates them (RFC 6298)
@@ -104,6 +106,11 @@ func (s *Server) setUpstreams(addrs []netip.AddrPort) {
 		pool = append(pool, u)
 	}
 	s.pool.Store(&pool)
+	for _, u := range known {
+		if !slices.Contains(pool, u) {
+			u.lines.hangUp(0)
+		}
+	}
 }
 
 // order returns the upstreams as they are to be asked: those that answer, as
@@ -198,6 +205,7 @@ func (s *Server) try(ctx context.Context, u *upstream, q question) (*chain, erro
 
 // probe asks those upstreams that are down for the root's name servers, until
 // ctx is done: an answer of any kind within the time of a hedge brings one back.
+// It closes what is idle.
 func (s *Server) probe(ctx context.Context) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -209,6 +217,7 @@ func (s *Server) probe(ctx context.Context) {
 		}
 		var all sync.WaitGroup
 		for _, u := range *s.pool.Load() {
+			u.lines.hangUp(maxLineIn)
 			if !u.up() {
 				all.Go(func() { s.probeOne(ctx, u) })
 			}

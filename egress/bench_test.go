@@ -21,6 +21,35 @@ func millions(b *testing.B, n int) (*Policy, []Conn) {
 	return p, connsTo(100, func(i int) int { return i })
 }
 
+func BenchmarkCompile(b *testing.B) {
+	var rules []Rule
+	for i := range 200 {
+		r := Rule{ID: fmt.Sprint(i)}
+		for j := range 500 {
+			star := []string{"", "*."}[j%2]
+			r.To = append(r.To, MustParseEndpoint(fmt.Sprintf("https://%shost-%d.svc%d.example:443", star, i*500+j, j)))
+		}
+		rules = append(rules, r)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Compile(rules, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParseEndpoint(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, s := range []string{"https://host-12345.svc1.example:443", "https://*.zone-12345.svc1.example:443"} {
+			if _, err := ParseEndpoint(s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
 func connsTo(n int, which func(int) int) []Conn {
 	conns := make([]Conn, n)
 	for i := range conns {

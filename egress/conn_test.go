@@ -43,6 +43,7 @@ func TestParseConnRefuses(t *testing.T) {
 	}
 }
 
+// FuzzParseConn: what is read is the same when printed and read again.
 func FuzzParseConn(f *testing.F) {
 	f.Add("https 10.224.0.4:50312 > 20.1.2.3:443 mcr.microsoft.com")
 	f.Add("udp [::1]:1")

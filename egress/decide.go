@@ -1,6 +1,9 @@
 package egress
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // deepest is the number of labels from which on names share one bit of
 // Policy.depths.
@@ -53,8 +56,8 @@ func (p *Policy) byAddress(c *Conn) *Rule {
 	}
 	n := &p.addrs[transportIndex(c.Proto)]
 	for at := n.narrowest(a); at >= 0; at = n.parents[at] {
-		for i := range n.uses[at] {
-			if r := p.permits(&n.uses[at][i], c); r != nil {
+		for list := n.lists[at]; list != 0; list = p.uses[list].next {
+			if r := p.permits(&p.uses[list], c); r != nil {
 				return r
 			}
 		}
@@ -176,7 +179,7 @@ func hasName(names []Name, n Name) bool {
 // port and c's source. elsewhere reports whether n is permitted at all, on
 // another port or protocol.
 func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
-	if r, elsewhere = p.among(p.list(p.exact.find(n.s)), proto, n, c); r != nil {
+	if r, elsewhere = p.among(p.exact.find(n.s), proto, n, c); r != nil {
 		return r, true
 	}
 	labels := 1
@@ -192,7 +195,7 @@ func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
 		if labels--; p.depths&(1<<min(labels, deepest)) == 0 {
 			continue
 		}
-		found, also := p.among(p.list(p.below.find(n.s[i+1:])), proto, n, c)
+		found, also := p.among(p.below.find(n.s[i+1:]), proto, n, c)
 		if found != nil {
 			return found, true
 		}
@@ -201,10 +204,10 @@ func (p *Policy) named(proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
 	return nil, elsewhere
 }
 
-func (p *Policy) among(uses []use, proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
-	for i := range uses {
-		u := &uses[i]
-		if u.pattern.s != "" && !u.pattern.Match(n) {
+func (p *Policy) among(list int32, proto Proto, n Name, c *Conn) (r *Rule, elsewhere bool) {
+	for ; list != 0; list = p.uses[list].next {
+		u := &p.uses[list]
+		if u.pattern != 0 && !p.patterns[u.pattern].Match(n) {
 			continue
 		}
 		if u.proto == proto {
@@ -236,4 +239,18 @@ func (p *Policy) from(u *use, src netip.Addr) bool {
 func (p *Policy) Permits(client netip.Addr, n Name) bool {
 	_, somewhere := p.named(0, n, &Conn{Src: netip.AddrPortFrom(client, 0)})
 	return somewhere
+}
+
+// Spells reports whether a rule spells n out.
+func (p *Policy) Spells(n Name) bool { return !n.IsZero() && p.exact.find(n.s) != 0 }
+
+// Zone returns what the narrowest wildcard around n ends in, and "" when there is
+// none: below it, whoever owns the domain makes names at will.
+func (p *Policy) Zone(n Name) string {
+	for _, zone, more := strings.Cut(n.s, "."); more; _, zone, more = strings.Cut(zone, ".") {
+		if p.below.find(zone) != 0 {
+			return zone
+		}
+	}
+	return ""
 }

@@ -340,3 +340,27 @@ func naiveAllows(rules []Rule, clusters []Cluster, c Conn) bool {
 	}
 	return false
 }
+
+func TestZonesAreWhatWildcardsEndIn(t *testing.T) {
+	p := policy(t, nil, "z https://*.blob.core.windows.net:443 https://*.core.windows.net:443 https://md-*.blob.storage.azure.net:443 https://arcmktplaceprod.*.data.azurecr.io:443 https://a.example:443")
+	for name, want := range map[string]string{
+		"a.blob.core.windows.net":                   "blob.core.windows.net",
+		"b.a.blob.core.windows.net":                 "blob.core.windows.net",
+		"a.table.core.windows.net":                  "core.windows.net",
+		"md-1.blob.storage.azure.net":               "blob.storage.azure.net",
+		"arcmktplaceprod.eastus.data.azurecr.io":    "data.azurecr.io",
+		"core.windows.net":                          "",
+		"a.example":                                 "",
+		"evilblob.core.windows.net":                 "core.windows.net",
+		"a.blob.core.windows.net.evil.example":      "",
+		"arcmktplaceprod.x.y.z.eastus.azurecr.io":   "",
+		"deep.er.and.deep.er.blob.core.windows.net": "blob.core.windows.net",
+	} {
+		if got := p.Zone(MustParseName(name)); got != want {
+			t.Errorf("%s is in %q, want %q", name, got, want)
+		}
+	}
+	if !p.Spells(MustParseName("a.example")) || p.Spells(MustParseName("blob.core.windows.net")) || p.Spells(MustParseName("x.blob.core.windows.net")) || p.Spells(Name{}) {
+		t.Error("what a wildcard holds is spelled out, or what is spelled out is not")
+	}
+}

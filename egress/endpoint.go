@@ -212,10 +212,17 @@ func parseHost(s string) (Host, error) {
 	if strings.Contains(s, "/") {
 		return parseNet(s)
 	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return parseNet(s)
+	if mayBeAddress(s) {
+		if _, err := netip.ParseAddr(s); err == nil {
+			return parseNet(s)
+		}
 	}
 	return ParsePattern(s)
+}
+
+// mayBeAddress saves most names from being parsed as an address first.
+func mayBeAddress(s string) bool {
+	return s != "" && s[0] >= '0' && s[0] <= '9' || strings.IndexByte(s, ':') >= 0
 }
 
 func parseNet(s string) (Net, error) {
@@ -240,15 +247,24 @@ func parseNet(s string) (Net, error) {
 func (e Endpoint) IsZero() bool { return e == Endpoint{} }
 
 // String returns the text form.
-func (e Endpoint) String() string {
+func (e Endpoint) String() string { return string(e.append(nil)) }
+
+// append appends the text form.
+func (e Endpoint) append(b []byte) []byte {
 	if e.Host == nil {
-		return ""
+		return b
 	}
-	host := e.Host.String()
+	b = append(append(b, e.Proto.String()...), "://"...)
 	if n, ok := e.Host.(Net); ok && n.Addr().Is6() {
-		host = "[" + host + "]"
+		b = append(append(append(b, '['), n.String()...), ']')
+	} else {
+		b = append(b, e.Host.String()...)
 	}
-	return e.Proto.String() + "://" + host + ":" + e.Ports.String()
+	b = strconv.AppendUint(append(b, ':'), uint64(e.Ports.First), 10)
+	if e.Ports.Last != e.Ports.First {
+		b = strconv.AppendUint(append(b, '-'), uint64(e.Ports.Last), 10)
+	}
+	return b
 }
 
 // MarshalText is String.

@@ -61,6 +61,7 @@ func TestParseEndpointRefuses(t *testing.T) {
 	}
 }
 
+// FuzzParseEndpoint: what is read is the same when printed and read again, and an error leaves nothing behind.
 func FuzzParseEndpoint(f *testing.F) {
 	f.Add("https://*.data.mcr.microsoft.com:443")
 	f.Add("udp://[::/0]:123")

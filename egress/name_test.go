@@ -61,6 +61,7 @@ func TestParseNameDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// FuzzParseName: a name is read as a naive reader does it label by label, and is the same when read again.
 func FuzzParseName(f *testing.F) {
 	for _, s := range []string{"mcr.microsoft.com.", "1.2.3.4", "a..b", "\u212a.x", "0x1", "A_b-c.D"} {
 		f.Add(s)

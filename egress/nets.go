@@ -5,44 +5,13 @@ import (
 	"slices"
 )
 
-// netUse is a use by address.
-type netUse struct {
-	prefix netip.Prefix
-	use    use
-}
-
 // nets finds every prefix that holds an address, in logarithmic time. Prefixes
 // are either nested or apart, so with each one's parent at hand it is enough to
 // find the last that begins at or before the address.
 type nets struct {
 	prefixes []netip.Prefix // sorted by address, then length; no two alike
 	parents  []int32        // index of the narrowest prefix around this one; -1 for none
-	uses     [][]use
-}
-
-func newNets(all []netUse) nets {
-	slices.SortStableFunc(all, func(a, b netUse) int {
-		if c := a.prefix.Addr().Compare(b.prefix.Addr()); c != 0 {
-			return c
-		}
-		return a.prefix.Bits() - b.prefix.Bits()
-	})
-	var n nets
-	for _, nu := range all {
-		last := len(n.prefixes) - 1
-		if last >= 0 && n.prefixes[last] == nu.prefix {
-			n.uses[last] = append(n.uses[last], nu.use)
-			continue
-		}
-		parent := int32(last)
-		for parent >= 0 && !n.prefixes[parent].Contains(nu.prefix.Addr()) {
-			parent = n.parents[parent]
-		}
-		n.prefixes = append(n.prefixes, nu.prefix)
-		n.parents = append(n.parents, parent)
-		n.uses = append(n.uses, []use{nu.use})
-	}
-	return n
+	lists    []int32        // of uses, in Policy.uses
 }
 
 // narrowest returns the index of the narrowest prefix that holds a, or -1; its

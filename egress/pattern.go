@@ -52,9 +52,14 @@ func checkPattern(s string) error {
 	case strings.HasPrefix(s, "."):
 		return fmt.Errorf("write %q for names below it, and %q as well if it is needed itself", "*"+s, s[1:])
 	}
-	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	s = strings.TrimSuffix(s, ".")
+	if strings.IndexByte(s, '*') < 0 {
+		return checkName(s)
+	}
+	labels := strings.Count(s, ".") + 1
 	stars := 0
-	for i, label := range labels {
+	for label := range strings.SplitSeq(s, ".") {
+		labels--
 		n := strings.Count(label, "*")
 		stars += n
 		switch {
@@ -64,7 +69,7 @@ func checkPattern(s string) error {
 			return errors.New("more than one * in a label")
 		case len(label) > 1 && label[0] == '*':
 			return fmt.Errorf("a * that begins a longer label also matches look-alikes; write \"*.\" before %q", label[1:])
-		case i >= len(labels)-2:
+		case labels < 2:
 			return errors.New("the last two labels must not hold a *")
 		}
 	}
@@ -72,7 +77,7 @@ func checkPattern(s string) error {
 		return fmt.Errorf("more than %d wildcards", maxStars)
 	}
 	// With each star in the shape of an ordinary byte, the rest is a name.
-	return checkName(strings.TrimSuffix(strings.ReplaceAll(s, "*", "x"), "."))
+	return checkName(strings.ReplaceAll(s, "*", "x"))
 }
 
 // Exact returns the one name that p matches, if it is only one.

@@ -1,6 +1,8 @@
 package egress
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 )
@@ -49,6 +51,42 @@ type Rule struct {
 	To     []Endpoint
 	Why    string // one sentence for people
 	Source string // where it is written
+
+	content [16]byte // once compiled, see Content
+}
+
+// Content is a hash of what the rule decides: its id, clients and destinations, each
+// in any order. Two rules with the same are the same rule.
+func (r *Rule) Content() [16]byte {
+	if r.content != [16]byte{} {
+		return r.content
+	}
+	return contentOf(r)
+}
+
+// contentOf adds the hashes of the parts, for a sum is the same in any order and needs
+// no sorting. Whoever could make two sums alike writes the rules anyway.
+func contentOf(r *Rule) [16]byte {
+	var sum [4]uint64
+	text := make([]byte, 0, 2*maxName)
+	add := func(part []byte) {
+		h := sha256.Sum256(part)
+		for i := range sum {
+			sum[i] += binary.BigEndian.Uint64(h[8*i:])
+		}
+	}
+	for _, p := range r.From {
+		add(p.AppendTo(text))
+	}
+	for _, e := range r.To {
+		add(e.append(text))
+	}
+	whole := append(text, r.ID...)
+	for _, n := range sum {
+		whole = binary.BigEndian.AppendUint64(whole, n)
+	}
+	h := sha256.Sum256(whole)
+	return [16]byte(h[:])
 }
 
 // Cluster is a set of clients that share their DNS answers.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/internal/results"
 )
 
 // A Report is what came of a run, as results.json has it.
@@ -187,25 +189,5 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	return err
 }
 
-// Save puts the report under the key "faults" of a file that other suites write to as well.
-func (r *Report) Save(path string) error {
-	all := map[string]json.RawMessage{}
-	text, err := os.ReadFile(path)
-	switch {
-	case os.IsNotExist(err):
-	case err != nil:
-		return err
-	default:
-		if err := json.Unmarshal(text, &all); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if all["faults"], err = json.Marshal(r); err != nil {
-		return err
-	}
-	out, err := json.MarshalIndent(all, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(out, '\n'), 0o644)
-}
+// Save puts the report under the key "faults" of a file that other proofs write to as well.
+func (r *Report) Save(path string) error { return results.Save(path, "faults", r) }

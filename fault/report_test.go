@@ -4,8 +4,10 @@ package fault
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,41 @@ func TestTrendIsNotMovedByOneSample(t *testing.T) {
 	if got := trend(rising, of); got.PerHour < 59.9 || got.PerHour > 60.1 {
 		t.Errorf("one a minute: %+v", got)
 	}
+	random := rand.New(rand.NewPCG(1, 2))
+	noisy := slices.Clone(flat)
+	for i := range noisy {
+		noisy[i].memory = 1000 + random.NormFloat64()
+	}
+	if got := trend(noisy, of); got.Low >= 0 || got.High <= 0 || got.High-got.Low > 10 {
+		t.Errorf("flat, with noise: %+v", got)
+	}
+	for i := range noisy {
+		noisy[i].memory += float64(i)
+	}
+	if got := trend(noisy, of); got.Low < 55 || got.High > 65 {
+		t.Errorf("one a minute, with noise: %+v", got)
+	}
+}
+
+// TestTrendsAreOfTheLastProcess: and not of its beginning, in which it grows.
+func TestTrendsAreOfTheLastProcess(t *testing.T) {
+	var all []size
+	for i := range 400 {
+		all = append(all, size{at: time.Duration(i) * time.Second, pid: 1 + i/100})
+	}
+	if got := steady(all); len(got) != 0 {
+		t.Errorf("of a process that is young there are %d samples", len(got))
+	}
+	for i := range 200 {
+		all = append(all, size{at: time.Duration(400+i) * time.Second, pid: 4})
+	}
+	got := steady(all)
+	if len(got) == 0 || got[0].at != 300*time.Second+settling || got[len(got)-1].at != 599*time.Second {
+		t.Errorf("%d samples", len(got))
+	}
+	if steady(nil) != nil {
+		t.Error("of nothing")
+	}
 }
 
 func TestReport(t *testing.T) {
@@ -107,11 +144,14 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all map[string]map[string]any
+	var all struct {
+		Attacks struct{ OK bool }
+		Faults  struct{ NotRun int }
+	}
 	if err := json.Unmarshal(saved, &all); err != nil {
 		t.Fatal(err)
 	}
-	if all["attacks"]["ok"] != true || all["faults"]["notRun"] != 1.0 {
+	if !all.Attacks.OK || all.Faults.NotRun != 1 {
 		t.Errorf("%s", saved)
 	}
 }

@@ -25,6 +25,7 @@ type Row struct {
 	Times int           // 0 is once
 	Quick int           // how often in a quick run; 0 leaves the row out of it
 	Soak  bool          // a soak may make it, together with others
+	Ends  bool          // the process ends, and another one follows
 
 	File func(string) string // changes the text of the gateway's file
 	Disk int64               // bytes of a file system of its own for the gateway's state and log; 0 is none

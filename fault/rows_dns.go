@@ -53,7 +53,7 @@ func dnsRows() []Row {
 			Number: 25, Name: "dns-truncated", Fault: "every datagram of the upstream is truncated",
 			Expect: "asked again over TCP: all look-ups succeed",
 			Inject: func(ctx context.Context, s *Site) error {
-				s.Tamper(func(network string, m *dns.Msg) *dns.Msg {
+				s.Tamper(func(_ netip.Addr, network string, m *dns.Msg) *dns.Msg {
 					if network == "udp" {
 						m.Truncated, m.Answer = true, nil
 					}
@@ -91,16 +91,16 @@ func dnsRows() []Row {
 	}
 }
 
-func silent(string, *dns.Msg) *dns.Msg { return nil }
+func silent(netip.Addr, string, *dns.Msg) *dns.Msg { return nil }
 
-func shortLived(_ string, m *dns.Msg) *dns.Msg {
+func shortLived(_ netip.Addr, _ string, m *dns.Msg) *dns.Msg {
 	for _, rr := range m.Answer {
 		rr.Header().Ttl = 1
 	}
 	return m
 }
 
-func tamper(f func(string, *dns.Msg) *dns.Msg) func(context.Context, *Site) error {
+func tamper(f lab.Tamperer) func(context.Context, *Site) error {
 	return func(_ context.Context, s *Site) error { s.Tamper(f); return nil }
 }
 
@@ -132,7 +132,8 @@ func (s *Site) failsSoon(ctx context.Context) error {
 // lookUpGoal is the goal for p99 of look-ups while upstreams do badly.
 const lookUpGoal = 300 * time.Millisecond
 
-// lookUps asks for n names that were not asked before, some at a time, and says how long they took.
+// lookUps asks for n names that were not asked for before (in a soak: not for long), some at a time, and says how long they
+// took.
 func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	var l latencies
 	var g errgroup.Group
@@ -141,9 +142,13 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	var failed atomic.Int64
 	var first atomic.Pointer[string]
 	for range n {
+		name := words.Add(1)
+		if s.fewNames {
+			name %= soakNames
+		}
 		g.Go(func() error {
 			at := time.Now()
-			m, err := s.ask(ctx, 2, fmt.Sprintf("b%d.data.mcr.microsoft.com", words.Add(1)), dns.TypeA)
+			m, err := s.ask(ctx, 2, fmt.Sprintf("b%d.data.mcr.microsoft.com", name), dns.TypeA)
 			if err == nil && (m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0) {
 				err = errors.New(dns.RcodeToString[m.Rcode])
 			}
@@ -171,9 +176,8 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 }
 
 func lossyDNS(ctx context.Context, s *Site) error {
-	var turn atomic.Uint64
-	s.Tamper(func(network string, m *dns.Msg) *dns.Msg {
-		if turn.Add(1)%2 == 0 {
+	s.Tamper(func(resolver netip.Addr, _ string, m *dns.Msg) *dns.Msg {
+		if resolver == lab.AzureDNS {
 			time.Sleep(800 * time.Millisecond)
 		} else if rand.IntN(10) < 3 {
 			return nil
@@ -186,7 +190,7 @@ func lossyDNS(ctx context.Context, s *Site) error {
 // lyingDNS adds to every answer an address for another permitted name, and one inside.
 func lyingDNS(ctx context.Context, s *Site) error {
 	const victim = "login.microsoftonline.com"
-	s.Tamper(func(_ string, m *dns.Msg) *dns.Msg {
+	s.Tamper(func(_ netip.Addr, _ string, m *dns.Msg) *dns.Msg {
 		if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeA {
 			return m
 		}
@@ -226,7 +230,7 @@ func (s *Site) notBound(ctx context.Context, name string) error {
 // spoofedDNS sends answers in the upstream's name, from beyond it, to all ports of the gateway.
 func spoofedDNS(ctx context.Context, s *Site) error {
 	const victim = "mcr.microsoft.com"
-	s.Tamper(func(_ string, m *dns.Msg) *dns.Msg { time.Sleep(100 * time.Millisecond); return m })
+	s.Tamper(func(_ netip.Addr, _ string, m *dns.Msg) *dns.Msg { time.Sleep(100 * time.Millisecond); return m })
 	lie := new(dns.Msg).SetQuestion(victim+".", dns.TypeA)
 	lie.Response, lie.RecursionAvailable = true, true
 	lie.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: victim + ".", Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 3600}, A: unbound[0].AsSlice()}}
@@ -242,7 +246,7 @@ func spoofedDNS(ctx context.Context, s *Site) error {
 			_, _ = s.ask(ctx, 2, fmt.Sprintf("d%d.data.mcr.microsoft.com", words.Add(1)), dns.TypeA)
 		}
 	})
-	sent, err := s.floodFrom(ctx, s.Edge(), 50_000, func(int) wire.Packet {
+	err = s.flood(ctx, s.Edge(), "forged answers", 50_000, func(int) wire.Packet {
 		packed[0], packed[1] = byte(rand.Uint32()), byte(rand.Uint32())
 		return wire.Packet{
 			Src: netip.AddrPortFrom(lab.AzureDNS, 53), Dst: netip.AddrPortFrom(lab.GatewayOutside[0], uint16(1024+rand.IntN(64512))),
@@ -250,7 +254,6 @@ func spoofedDNS(ctx context.Context, s *Site) error {
 		}
 	})
 	asking.Wait()
-	s.figure("forged answers", "%d", sent)
 	if err != nil {
 		return err
 	}
@@ -285,7 +288,7 @@ func otherResolver(ctx context.Context, s *Site) error {
 
 func rotatingDNS(ctx context.Context, s *Site) error {
 	var next atomic.Uint32
-	s.Tamper(func(_ string, m *dns.Msg) *dns.Msg {
+	s.Tamper(func(_ netip.Addr, _ string, m *dns.Msg) *dns.Msg {
 		if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeA || !strings.EqualFold(m.Question[0].Name, "packages.microsoft.com.") {
 			return m
 		}
@@ -316,7 +319,7 @@ func rotatingDNS(ctx context.Context, s *Site) error {
 
 func raceDNS(ctx context.Context, s *Site) error {
 	var next atomic.Uint32
-	s.Tamper(func(_ string, m *dns.Msg) *dns.Msg {
+	s.Tamper(func(_ netip.Addr, _ string, m *dns.Msg) *dns.Msg {
 		if len(m.Question) != 1 || m.Question[0].Qtype != dns.TypeA || !strings.EqualFold(m.Question[0].Name, gitName+".") {
 			return m
 		}

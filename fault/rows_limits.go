@@ -80,6 +80,9 @@ func exhaustDescriptors(ctx context.Context, s *Site) error {
 		s.later(func() error { _ = c.Close(); return nil })
 	}
 	s.figure("descriptors it may have", "%d", have+2)
+	if !until(ctx, time.Second, func() bool { n, err := descriptors(pid); return err == nil && n >= have+2 }) {
+		s.notMade("the process has descriptors left")
+	}
 	return nil
 }
 
@@ -135,6 +138,9 @@ func countLines(ctx context.Context, s *Site) error {
 		}
 	}
 	s.figure("records", "%d whole lines in the log; %d written, %d lost and counted by the gateway", whole, st.Flows.Written, st.Flows.Lost+st.Flows.Unwritten)
+	if uint64(whole) < st.Flows.Written {
+		return fmt.Errorf("the gateway says that it wrote %d lines, and %d are in the log", st.Flows.Written, whole)
+	}
 	if broken > 2 { // where the room ended, once each time
 		return fmt.Errorf("%d lines of the log are broken", broken)
 	}

@@ -14,12 +14,12 @@ func scaleRows() []Row {
 		{
 			Number: 1, Name: "kill-10000", Fault: "20 times kill -9 and a start, with 10,000 established connections",
 			Expect: "none is lost",
-			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Hold: many, MayFail: true,
+			Inject: kill, Undo: restart, For: 300 * time.Millisecond, Times: 20, Hold: many, MayFail: true, Blackout: time.Second,
 		},
 		{
 			Number: 3, Name: "upgrade-10000", Fault: "100 upgrades, with 10,000 established connections",
 			Expect: "none is lost, no new one fails",
-			Inject: upgrade, For: 100 * time.Millisecond, Times: 100, Hold: many,
+			Inject: upgrade, For: 100 * time.Millisecond, Times: 100, Hold: many, Slowdown: 2, Blackout: upgradeWithin,
 		},
 		{
 			Number: 10, Name: "swap-10000", Fault: "1,000 policies, one after the other, with 10,000 established connections",

@@ -101,6 +101,9 @@ func (s *Suite) row(ctx context.Context, row *Row) Result {
 	case err != nil:
 		r.Problems = append(r.Problems, err.Error())
 	}
+	if len(r.Problems) > 0 {
+		r.NotRun = "" // what it showed is worse
+	}
 	r.OK = len(r.Problems) == 0 && r.NotRun == ""
 	return r
 }
@@ -205,7 +208,7 @@ func (s *Site) measure(row *Row, r *Result, start, from, to, end time.Time) {
 	if s.est != nil {
 		r.PingBefore, r.PingDuring = ms(s.est.pings.p99(start, from)), ms(s.est.pings.p99(from, to))
 	}
-	r.Figures, r.Missed = maps.Clone(s.figures), s.missed
+	r.Figures, r.Missed, r.NotRun = maps.Clone(s.figures), s.missed, strings.Join(s.unmade, "; ")
 	if len(during) > 0 {
 		if r.Figures == nil {
 			r.Figures = map[string]string{}

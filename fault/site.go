@@ -57,11 +57,15 @@ type Site struct {
 	sink *sink // of the flow log, if it is a pipe
 	far  *elsewhere
 
+	fewNames bool // that are looked up: what is learned is kept for a quarter of an hour
+
 	pause time.Duration // the longest of a hand-over
+	start time.Duration // and of a start
 
 	mu      sync.Mutex
 	figures map[string]string
 	missed  []string       // goals in time
+	unmade  []string       // why the fault was not there
 	undo    []func() error // of what Inject made, for whoever undoes it
 	closing []func() error // of what open made
 }
@@ -156,6 +160,13 @@ func (s *Site) miss(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.missed = append(s.missed, fmt.Sprintf(format, args...))
+}
+
+// notMade says that the fault has not happened as its row says, and why: then the row has shown nothing.
+func (s *Site) notMade(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unmade = append(s.unmade, fmt.Sprintf(format, args...))
 }
 
 // command runs "tidegate gateway" beside the running one.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -32,29 +33,48 @@ type Soaked struct {
 	EvilPassed  int64          `json:"evilPassed"`
 	New         int64          `json:"new"`
 	NewFailed   int            `json:"newFailed"`
+	Steady      float64        `json:"steadySeconds"` // the trends are of
 	Memory      Trend          `json:"memoryBytes"`
+	Heap        Trend          `json:"heapBytes"` // what a collection of garbage left, with stacks and globals
 	Goroutines  Trend          `json:"goroutines"`
 	Descriptors Trend          `json:"descriptors"`
 	Problems    []string       `json:"problems,omitempty"`
 }
 
 // A Trend is how something grew: the median of the first and of the last tenth of the samples, the most, and what the
-// middle line through all of them rises by in an hour.
+// middle line through all of them rises by in an hour, with the bounds between which that is with 95 % confidence.
 type Trend struct {
 	Start   float64 `json:"start"`
 	End     float64 `json:"end"`
 	Most    float64 `json:"most"`
 	PerHour float64 `json:"perHour"`
+	Low     float64 `json:"perHourLow"`
+	High    float64 `json:"perHourHigh"`
 }
 
-// size is how large the gateway's process is at one moment. age is that of the process.
+// size is how large the gateway's process is at one moment.
 type size struct {
-	at, age                         time.Duration
-	memory, goroutines, descriptors float64
+	at                                    time.Duration
+	pid                                   int
+	memory, heap, goroutines, descriptors float64
 }
 
-// settling is how long a new process grows in any case: it fills its caches.
-const settling = 20 * time.Second
+const (
+	// restless is the part of a soak in which processes come and go, one in restless. In the rest the last of them stays,
+	// for a process that is always young shows no growth.
+	restless = 4
+
+	// settling is how long a process grows in any case: it fills its caches, and conntrack tells it of a connection's end
+	// two minutes after that.
+	settling = 150 * time.Second
+
+	// soakNames is how many names its look-ups are of.
+	soakNames = 1000
+
+	// mostGrowth and mostMore are the goals: bytes of the heap, and goroutines or descriptors, in an hour.
+	mostGrowth = 1 << 20
+	mostMore   = 1
+)
 
 // atOnce is how many faults are under way at the same time.
 const atOnce = 3
@@ -66,6 +86,7 @@ func (s *Suite) Soak(ctx context.Context, d time.Duration, seed uint64) (*Soaked
 	if err != nil {
 		return nil, err
 	}
+	site.fewNames = true
 	if err := site.startStreams(ctx, &row); err != nil {
 		return nil, errors.Join(err, site.Close())
 	}
@@ -79,7 +100,13 @@ func (s *Suite) Soak(ctx context.Context, d time.Duration, seed uint64) (*Soaked
 	running.Go(func() { sizes = site.weigh(streams) })
 
 	began := time.Now()
-	err = s.makeFaults(ctx, site, d, rand.New(rand.NewPCG(seed, 0)), out)
+	rows := slices.DeleteFunc(Rows(), func(r Row) bool { return !r.Soak })
+	random := rand.New(rand.NewPCG(seed, 0))
+	err = s.makeFaults(ctx, site, d/restless, rows, random, out)
+	if err == nil {
+		rows = slices.DeleteFunc(rows, func(r Row) bool { return r.Ends })
+		err = s.makeFaults(ctx, site, d-d/restless, rows, random, out)
+	}
 	err = errors.Join(err, pause(ctx, afterFor))
 	out.Seconds = time.Since(began).Seconds()
 	stop()
@@ -98,19 +125,43 @@ func (o *Soaked) judge(site *Site, sizes []size) {
 	if o.EvilPassed > 0 {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d evil messages arrived: %s", o.EvilPassed, site.evil.arrived()))
 	}
-	old := slices.DeleteFunc(sizes, func(x size) bool { return x.age < settling })
-	o.Memory = trend(old, func(x size) float64 { return x.memory })
-	o.Goroutines = trend(old, func(x size) float64 { return x.goroutines })
-	o.Descriptors = trend(old, func(x size) float64 { return x.descriptors })
-	if len(old) < 10 {
+	sizes = steady(sizes)
+	const fewest = 10
+	if len(sizes) < fewest {
 		o.Problems = append(o.Problems, "too short for a trend")
+	} else {
+		o.Steady = (sizes[len(sizes)-1].at - sizes[0].at).Seconds()
+	}
+	o.Memory = trend(sizes, func(x size) float64 { return x.memory })
+	o.Heap = trend(sizes, func(x size) float64 { return x.heap })
+	o.Goroutines = trend(sizes, func(x size) float64 { return x.goroutines })
+	o.Descriptors = trend(sizes, func(x size) float64 { return x.descriptors })
+	for _, x := range []struct {
+		name string
+		t    Trend
+		goal float64
+	}{{"bytes of the heap", o.Heap, mostGrowth}, {"goroutines", o.Goroutines, mostMore}, {"descriptors", o.Descriptors, mostMore}} {
+		if x.t.Low > x.goal {
+			o.Problems = append(o.Problems, fmt.Sprintf("the %s grow by %.0f an hour, at least %.0f: goal %.0f", x.name, x.t.PerHour, x.t.Low, x.goal))
+		}
 	}
 	o.OK = len(o.Problems) == 0
 }
 
-// makeFaults makes one after the other, some at the same time, but no two of a group: there are more groups than atOnce.
-func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, random *rand.Rand, out *Soaked) error {
-	rows := slices.DeleteFunc(Rows(), func(r Row) bool { return !r.Soak })
+// steady are the samples of the last process, without its beginning.
+func steady(sizes []size) []size {
+	if len(sizes) == 0 {
+		return nil
+	}
+	last := sizes[len(sizes)-1].pid
+	sizes = sizes[slices.IndexFunc(sizes, func(x size) bool { return x.pid == last }):]
+	from := sizes[0].at + settling
+	return slices.DeleteFunc(slices.Clone(sizes), func(x size) bool { return x.at < from })
+}
+
+// makeFaults makes one of the rows after the other, some at the same time, but no two of a group: there are more groups
+// than atOnce.
+func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, rows []Row, random *rand.Rand, out *Soaked) error {
 	var mu sync.Mutex // what the randomness, the counts and the choice share
 	busy := map[string]bool{}
 	next := func() *Row {
@@ -174,30 +225,27 @@ func (row *Row) group() string {
 func (s *Site) weigh(ctx context.Context) (sizes []size) {
 	const every = 2 * time.Second
 	began := time.Now()
-	pid, since := 0, began
 	for pause(ctx, every) == nil {
-		now := s.GatewayPID()
-		if now == 0 {
+		pid := s.GatewayPID()
+		if pid == 0 {
 			continue
 		}
-		if now != pid {
-			pid, since = now, time.Now()
-		}
-		goroutines, err := s.goroutines(ctx)
-		if err != nil {
-			continue // it is dead, or stopped
-		}
+		x := size{at: time.Since(began), pid: pid, memory: float64(resident(pid))}
 		fds, err := descriptors(pid)
 		if err != nil {
 			continue
 		}
-		sizes = append(sizes, size{time.Since(began), time.Since(since), float64(resident(pid)), goroutines, float64(fds)})
+		x.descriptors = float64(fds)
+		if err := s.askSize(ctx, &x); err != nil {
+			continue // it is dead, or stopped
+		}
+		sizes = append(sizes, x)
 	}
 	return sizes
 }
 
-// goroutines asks the gateway's metrics.
-func (s *Site) goroutines(ctx context.Context) (n float64, err error) {
+// askSize asks the gateway's metrics what only the process itself knows.
+func (s *Site) askSize(ctx context.Context, x *size) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
@@ -206,23 +254,29 @@ func (s *Site) goroutines(ctx context.Context) (n float64, err error) {
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9253/metrics", nil)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	resp, err := tr.RoundTrip(req)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer resp.Body.Close()
+	values := map[string]float64{}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "go_goroutines "); ok {
-			return strconv.ParseFloat(text, 64)
+		if name, text, ok := strings.Cut(lines.Text(), " "); ok {
+			values[name], _ = strconv.ParseFloat(text, 64)
 		}
 	}
-	return 0, errors.New("the metrics do not say")
+	next, percent := values["go_memstats_next_gc_bytes"], values["go_gc_gogc_percent"]
+	if values["go_goroutines"] == 0 || next == 0 {
+		return errors.New("the metrics do not say")
+	}
+	x.goroutines, x.heap = values["go_goroutines"], next/(1+percent/100)
+	return nil
 }
 
-// trend works out how one measure went. The slope is the median of those between pairs of samples (Theil and Sen), which a
-// single large one does not move.
+// trend works out how one measure went. The slope is the median of those between pairs of samples, which a single large one
+// does not move, and its bounds are those of Sen (1968).
 func trend(all []size, of func(size) float64) Trend {
 	if len(all) == 0 {
 		return Trend{}
@@ -237,20 +291,29 @@ func trend(all []size, of func(size) float64) Trend {
 	}
 	tenth := max(len(all)/10, 1)
 	t := Trend{Start: middle(all[:tenth]), End: middle(all[len(all)-tenth:])}
+	for _, x := range all {
+		t.Most = max(t.Most, of(x))
+	}
+	const points = 300
+	step := max(len(all)/points, 1)
+	n := 0
 	var slopes []float64
-	step := max(len(all)/300, 1)
 	for i := 0; i < len(all); i += step {
-		t.Most = max(t.Most, of(all[i]))
+		n++
 		for j := i + step; j < len(all); j += step {
 			if dt := (all[j].at - all[i].at).Hours(); dt > 0 {
 				slopes = append(slopes, (of(all[j])-of(all[i]))/dt)
 			}
 		}
 	}
-	if len(slopes) > 0 {
-		slices.Sort(slopes)
-		t.PerHour = slopes[len(slopes)/2]
+	if len(slopes) == 0 {
+		return t
 	}
+	slices.Sort(slopes)
+	const sigmas = 1.96 // 95 %
+	spread := int(sigmas * math.Sqrt(float64(n*(n-1)*(2*n+5))/18))
+	t.PerHour = slopes[len(slopes)/2]
+	t.Low, t.High = slopes[max((len(slopes)-spread)/2, 0)], slopes[min((len(slopes)+spread)/2, len(slopes)-1)]
 	return t
 }
 
@@ -266,13 +329,14 @@ func (o *Soaked) markdown() string {
 	}
 	fmt.Fprintf(&b, "Soak of %.0f s with seed %d: %d faults, up to %d at a time; lost %d of %d established, evil passed %d of %d, new %d of which %d failed while something was broken.\n\n",
 		o.Seconds, o.Seed, total, atOnce, o.Lost, o.Established, o.EvilPassed, o.Evil, o.New, o.NewFailed)
-	b.WriteString("| | start | end | most | slope per hour |\n|---|---|---|---|---|\n")
-	fmt.Fprintf(&b, "| memory (MB) | %.1f | %.1f | %.1f | %+.1f |\n", o.Memory.Start/mb, o.Memory.End/mb, o.Memory.Most/mb, o.Memory.PerHour/mb)
+	fmt.Fprintf(&b, "Of one process, for %.0f s after its first %.0f:\n\n", o.Steady, settling.Seconds())
+	b.WriteString("| | start | end | most | slope per hour | with 95 % confidence |\n|---|---|---|---|---|---|\n")
 	for _, x := range []struct {
 		name string
 		Trend
-	}{{"goroutines", o.Goroutines}, {"descriptors", o.Descriptors}} {
-		fmt.Fprintf(&b, "| %s | %.0f | %.0f | %.0f | %+.1f |\n", x.name, x.Start, x.End, x.Most, x.PerHour)
+		unit float64
+	}{{"memory (MB)", o.Memory, mb}, {"heap after a collection (MB)", o.Heap, mb}, {"goroutines", o.Goroutines, 1}, {"descriptors", o.Descriptors, 1}} {
+		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %.1f | %+.1f | %+.1f to %+.1f |\n", x.name, x.Start/x.unit, x.End/x.unit, x.Most/x.unit, x.PerHour/x.unit, x.Low/x.unit, x.High/x.unit)
 	}
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "\n* %s", p)

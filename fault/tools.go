@@ -18,7 +18,6 @@ import (
 
 	"tidegate.io/tidegate/internal/netns"
 	"tidegate.io/tidegate/kernel"
-	"tidegate.io/tidegate/wire"
 )
 
 // inNftables runs f with nftables of a box.
@@ -108,80 +107,22 @@ func (s *Site) inBackground(ctx context.Context, f func(context.Context) error) 
 	s.later(func() error { cancel(); return <-done })
 }
 
-// The node's kernel keeps out of ports from here on, so that an answer to what was made by hand is not answered.
-const (
-	mutedPorts = 60000
-	mutedCount = 65536 - mutedPorts
-)
-
-// flood sends what build makes, from node 1 and with its addresses, so many a second until ctx is done, and returns how
-// many.
-func (s *Site) flood(ctx context.Context, perSecond int, build func(i int, from netip.Addr) wire.Packet, v6 bool) (sent int64, err error) {
-	from := s.Node(1).Addrs[family(v6)]
-	return s.floodIn(ctx, s.Node(1).Do, perSecond, func(i int) wire.Packet { return build(i, from) })
-}
-
-// floodFrom is flood from another box.
-func (s *Site) floodFrom(ctx context.Context, box *netns.NS, perSecond int, build func(i int) wire.Packet) (int64, error) {
-	return s.floodIn(ctx, box.Do, perSecond, build)
-}
-
-func (s *Site) floodIn(ctx context.Context, do func(func() error) error, perSecond int, build func(i int) wire.Packet) (sent int64, err error) {
-	var raw *kernel.Resetter
-	if err := do(func() (err error) { raw, err = kernel.OpenResetter(); return err }); err != nil {
-		return 0, err
-	}
-	defer func() { _ = raw.Close() }()
-	const burst = 5 * time.Millisecond
-	tick := time.NewTicker(burst)
-	defer tick.Stop()
-	var buf []byte
-	for i, began := 0, time.Now(); ; {
-		select {
-		case <-ctx.Done():
-			if rate := float64(sent) / time.Since(began).Seconds(); rate < float64(perSecond)/2 {
-				s.miss("the machine had time for a flood of %.0f a second instead of %d", rate, perSecond)
-			}
-			return sent, nil
-		case <-tick.C:
-		}
-		for due := int(time.Since(began).Seconds() * float64(perSecond)); i < due && ctx.Err() == nil; i++ {
-			buf = wire.AppendPacket(buf[:0], build(i))
-			if raw.Send(buf) == nil { // else the box's own queue is full
-				sent++
-			}
-		}
-	}
-}
-
-// floodSYNs sends SYNs to a permitted name, over IPv4.
-func (s *Site) floodSYNs(ctx context.Context, name string, port uint16, perSecond int) error {
-	to := netip.AddrPortFrom(s.where(name, false), port)
-	sent, err := s.flood(ctx, perSecond, func(i int, from netip.Addr) wire.Packet {
-		return wire.Packet{
-			Src: netip.AddrPortFrom(from, uint16(mutedPorts+i%mutedCount)), Dst: to,
-			Proto: wire.TCP, Flags: wire.SYN, Seq: uint32(i) * 7919, Window: 65535,
-		}
-	}, false)
-	s.figure("SYNs sent", "%d", sent)
-	return err
-}
-
-// pods gives node 1 further addresses, half of them IPv6.
-func (s *Site) pods(n int) ([]netip.Addr, error) {
-	var pods []netip.Addr
+// pods gives node 1 further addresses, n of each family.
+func (s *Site) pods(n int) (v4, v6 []netip.Addr, err error) {
 	for i := range n {
-		text := fmt.Sprintf("10.224.1.%d/24", 100+i/2)
-		if i%2 == 1 {
-			text = fmt.Sprintf("fd00:224:0:1::%d/64", 100+i/2)
+		for _, text := range []string{fmt.Sprintf("10.224.1.%d/24", 100+i), fmt.Sprintf("fd00:224:0:1::%d/64", 100+i)} {
+			p := netip.MustParsePrefix(text)
+			if err := s.Node(1).Addr(p); err != nil && !errors.Is(err, unix.EEXIST) {
+				return nil, nil, err
+			}
+			if p.Addr().Is4() {
+				v4 = append(v4, p.Addr())
+			} else {
+				v6 = append(v6, p.Addr())
+			}
 		}
-		p := netip.MustParsePrefix(text)
-		if err := s.Node(1).Addr(p); err != nil && !errors.Is(err, unix.EEXIST) {
-			return nil, err
-		}
-		pods = append(pods, p.Addr())
 	}
-	return pods, nil
+	return v4, v6, nil
 }
 
 // otherNode says how new connections of the node that does no harm go, while f does some.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"iter"
 	"net/netip"
 	"slices"
@@ -22,9 +23,12 @@ const (
 	// gives that many in turn, and an address that is forgotten before its client's SYN is sent again is denied.
 	maxAddrs = 2000
 
-	// maxNames bounds the names of one scope that no rule spells out: with a wildcard, whoever
-	// owns the domain below it can make as many as they like.
-	maxNames = 10_000
+	// maxView bounds the names of an address that are shown at once: of one with more (a content network's, or one that
+	// somebody's names were pointed to) others are found only by themselves.
+	maxView = 1024
+
+	// settling is how long a name is in use whose answer is over at once.
+	settling = 5 * time.Second
 
 	// maxScopes is more clusters than one gateway serves.
 	maxScopes = 1024
@@ -39,10 +43,12 @@ const (
 type Bindings struct {
 	mu      sync.RWMutex
 	scopes  map[string]*scope
-	exact   map[egress.Name]bool
-	wild    zones
+	policy  *egress.Policy // nil until Keep
 	evicted uint64
 }
+
+// ErrFull is returned by [Bindings.Learn] when a name has got no room.
+var ErrFull = errors.New("too many names below wildcards are in use")
 
 // scope is one cluster's bindings.
 type scope struct {
@@ -56,39 +62,50 @@ type scope struct {
 
 // named is a name with its addresses.
 type named struct {
-	name  egress.Name
-	addrs map[netip.Addr]lease
-	place place // in the shares; zero when it is exempt from eviction
+	name   egress.Name
+	leases []lease // in the order of their addresses
+	used   time.Time
+	inUse  int   // of the leases
+	place  place // in the shares; zero when it is exempt from eviction
 }
 
 // lease is how long a name has an address.
 type lease struct {
+	addr    netip.Addr
 	expires time.Time // of the answer, without the grace
 	uses    uint8     // looks at the live connections for which it is still in use
+	at      int32     // in the address's names
 }
 
 // usedLooks is how many looks at the live connections a binding outlives that none of them uses: a connection
 // can be too young for one.
 const usedLooks = 2
 
-func (l lease) over(now time.Time) bool { return l.uses == 0 && !now.Before(l.expires.Add(Grace)) }
+func (l *lease) over(now time.Time) bool { return l.uses == 0 && !now.Before(l.expires.Add(Grace)) }
 
-// bound is an address with its names. What names holds never changes, so that readers may keep
-// it; a longer slice may share it.
-type bound struct {
-	names []egress.Name
-	check time.Time // when the first of them may be over
+// find returns where the lease of an address is, or belongs.
+func (n *named) find(addr netip.Addr) (i int, found bool) {
+	return slices.BinarySearchFunc(n.leases, addr, func(l lease, a netip.Addr) int { return l.addr.Compare(a) })
 }
 
-// Learn takes answers in. After it, a connection to one of the addresses finds its name.
-func (b *Bindings) Learn(now time.Time, answers []egress.Binding) {
+// bound is an address with its names.
+type bound struct {
+	names []*named
+	view  []egress.Name // what readers get; never changed, but a longer slice may share it. Nil when it has to be made anew
+	check time.Time     // when the first of them may be over
+}
+
+// Learn takes answers in. After it, a connection to one of the addresses finds its name; unless it returns [ErrFull].
+func (b *Bindings) Learn(now time.Time, answers []egress.Binding) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	var err error
 	for _, a := range answers {
-		if s := b.scope(a.Scope); s != nil && !a.Name.IsZero() && a.Addr.IsValid() {
-			b.learn(s, now, a)
+		if s := b.scope(a.Scope); s != nil && !a.Name.IsZero() && a.Addr.IsValid() && !b.learn(s, now, a) {
+			err = ErrFull
 		}
 	}
+	return err
 }
 
 func (b *Bindings) scope(name string) *scope {
@@ -103,73 +120,67 @@ func (b *Bindings) scope(name string) *scope {
 	return s
 }
 
-func (b *Bindings) learn(s *scope, now time.Time, a egress.Binding) {
+// learn reports false when there is no room.
+func (b *Bindings) learn(s *scope, now time.Time, a egress.Binding) bool {
 	addr := a.Addr.Unmap().WithZone("")
-	n := s.names[a.Name]
-	if n == nil {
-		n = &named{name: a.Name, addrs: map[netip.Addr]lease{}}
-		s.names[a.Name] = n
-	}
-	b.place(s, n)
-	l, had := n.addrs[addr]
-	if !had && len(n.addrs) >= maxAddrs && !b.forgetOldest(s, n) {
-		return
-	}
 	if latest := now.Add(maxTTL); a.Expires.After(latest) {
 		a.Expires = latest
 	}
+	n := s.names[a.Name]
+	if n == nil {
+		n = &named{name: a.Name}
+	}
+	for _, t := range []time.Time{a.Expires, now.Add(settling)} {
+		if t.After(n.used) {
+			n.used = t
+		}
+	}
+	s.shares.renew(n)
+	i, had := n.find(addr)
+	if !had {
+		if !b.room(s, now, n) {
+			return false
+		}
+		s.names[n.name] = n
+		i, _ = n.find(addr) // the room may have been that of another of its own
+		s.bind(n, i, addr)
+	}
+	l := &n.leases[i]
 	if a.Expires.After(l.expires) {
 		l.expires = a.Expires
 	}
-	n.addrs[addr] = l
 	at := s.addrs[addr]
-	if at == nil {
-		at = &bound{check: l.expires.Add(Grace)}
-		s.addrs[addr] = at
-	}
-	if !had {
-		at.names = append(at.names, n.name)
-	}
-	if over := l.expires.Add(Grace); over.Before(at.check) {
+	if over := l.expires.Add(Grace); over.Before(at.check) || len(at.names) == 1 {
 		at.check = over
 	}
+	return true
 }
 
-// place moves a name to the front of those that may be evicted, and evicts where there are too many.
-func (b *Bindings) place(s *scope, n *named) {
-	if b.exact[n.name] {
-		s.shares.leave(n)
-		return
+// room makes room for one address more of n.
+func (b *Bindings) room(s *scope, now time.Time, n *named) bool {
+	if len(n.leases) >= maxAddrs && !b.forgetOldest(s, n) {
+		return false
 	}
-	s.shares.renew(n, b.wild.of(n.name))
-	for s.shares.names > maxNames {
-		victim := s.shares.victim(n)
-		if victim == nil {
-			return // all are in use
-		}
-		b.evicted++
-		s.forget(victim)
+	if b.spelled(n.name) {
+		return true
 	}
-}
-
-func (n *named) used() bool {
-	for _, l := range n.addrs {
-		if l.uses > 0 {
-			return true
-		}
+	zone := b.zone(n.name)
+	if !s.shares.room(zone, now, func(victim *named) { b.evicted++; s.forget(victim) }) {
+		return false
 	}
-	return false
+	s.shares.put(n, zone)
+	return true
 }
 
 // forgetOldest makes room for an address; it reports false when all are in use.
 func (b *Bindings) forgetOldest(s *scope, n *named) bool {
-	var oldest netip.Addr
-	for addr, l := range n.addrs {
-		if l.uses == 0 && (!oldest.IsValid() || l.expires.Before(n.addrs[oldest].expires)) {
-			oldest = addr
+	oldest := -1
+	for i := range n.leases {
+		if l := &n.leases[i]; l.uses == 0 && (oldest < 0 || l.expires.Before(n.leases[oldest].expires)) {
+			oldest = i
 		}
 	}
-	if !oldest.IsValid() {
+	if oldest < 0 {
 		return false
 	}
 	b.evicted++
@@ -177,9 +188,10 @@ func (b *Bindings) forgetOldest(s *scope, n *named) bool {
 	return true
 }
 
+// forget takes a name away.
 func (s *scope) forget(n *named) {
-	for addr := range n.addrs {
-		s.unbind(n, addr)
+	for i := len(n.leases) - 1; i >= 0; i-- {
+		s.unbind(n, i)
 	}
 	s.remove(n)
 }
@@ -189,23 +201,63 @@ func (s *scope) remove(n *named) {
 	delete(s.names, n.name)
 }
 
-// unbind takes one address off a name. Readers may still hold the old names of the address.
-func (s *scope) unbind(n *named, addr netip.Addr) {
-	delete(n.addrs, addr)
+// bind gives a name an address, at i of its leases.
+func (s *scope) bind(n *named, i int, addr netip.Addr) {
 	at := s.addrs[addr]
-	rest := make([]egress.Name, 0, len(at.names))
-	for _, m := range at.names {
-		if m != n.name {
-			rest = append(rest, m)
-		}
+	if at == nil {
+		at = &bound{}
+		s.addrs[addr] = at
 	}
-	if at.names = rest; len(rest) == 0 {
+	n.leases = slices.Insert(n.leases, i, lease{addr: addr, at: int32(len(at.names))})
+	s.shares.count(n, 1)
+	if at.names = append(at.names, n); len(at.names) <= maxView && (at.view != nil || len(at.names) == 1) {
+		at.view = append(at.view, n.name)
+	}
+	if n.place.share == nil {
+		s.show(n, i)
+	}
+}
+
+// show has a name that a rule spells out among those that the address at i shows: others must not be able to push it out.
+func (s *scope) show(n *named, i int) {
+	l := &n.leases[i]
+	at := s.addrs[l.addr]
+	if l.at < maxView {
+		return
+	}
+	for place, other := range at.names[:maxView] {
+		if other.place.share == nil {
+			continue
+		}
+		j, _ := other.find(l.addr)
+		at.names[place], at.names[l.at] = n, other
+		other.leases[j].at, l.at = l.at, int32(place)
+		at.view = nil
+		return
+	}
+}
+
+// unbind takes the address at i off a name. Readers may still hold the old names of the address.
+func (s *scope) unbind(n *named, i int) {
+	addr, hole := n.leases[i].addr, n.leases[i].at
+	n.leases = slices.Delete(n.leases, i, i+1)
+	s.shares.count(n, -1)
+	at := s.addrs[addr]
+	last := len(at.names) - 1
+	if moved := at.names[last]; moved != n {
+		j, _ := moved.find(addr)
+		moved.leases[j].at = hole
+		at.names[hole] = moved
+	}
+	at.names[last] = nil
+	at.names, at.view = at.names[:last], nil
+	if last == 0 {
 		delete(s.addrs, addr)
 	}
 }
 
-// Names returns the names that addr has for clients of a scope. The slice must not be changed.
-// It does not allocate, except when a name has just expired.
+// Names returns the names that addr has for clients of a scope, or a thousand of them, those first that rules spell out. The slice must not be changed. It does
+// not allocate, except when a name has gone.
 func (b *Bindings) Names(now time.Time, scope string, addr netip.Addr) []egress.Name {
 	addr = addr.Unmap()
 	b.mu.RLock()
@@ -217,10 +269,32 @@ func (b *Bindings) Names(now time.Time, scope string, addr netip.Addr) []egress.
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s := b.scopes[scope]; s != nil {
-		s.sweep(now, addr)
+		s.refresh(now, addr)
 	}
 	names, _ = b.names(now, scope, addr)
 	return names
+}
+
+// NamesWith is Names for a connection that showed a name: where the address has more names than Names shows, that one
+// alone, if it is one of them.
+func (b *Bindings) NamesWith(now time.Time, scope string, addr netip.Addr, name egress.Name) []egress.Name {
+	names := b.Names(now, scope, addr)
+	if len(names) < maxView || !b.has(now, scope, addr.Unmap(), name) {
+		return names
+	}
+	return []egress.Name{name}
+}
+
+func (b *Bindings) has(now time.Time, scope string, addr netip.Addr, name egress.Name) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	s := b.scopes[scope]
+	if s == nil || s.names[name] == nil {
+		return false
+	}
+	n := s.names[name]
+	i, found := n.find(addr)
+	return found && !n.leases[i].over(now)
 }
 
 func (b *Bindings) names(now time.Time, scope string, addr netip.Addr) (names []egress.Name, fresh bool) {
@@ -232,31 +306,41 @@ func (b *Bindings) names(now time.Time, scope string, addr netip.Addr) (names []
 	if at == nil {
 		return nil, true
 	}
-	return at.names, now.Before(at.check)
+	return at.view, at.view != nil && now.Before(at.check)
+}
+
+// refresh makes the view of an address right.
+func (s *scope) refresh(now time.Time, addr netip.Addr) {
+	if at := s.addrs[addr]; at != nil && !now.Before(at.check) {
+		s.sweep(now, addr)
+	}
+	at := s.addrs[addr]
+	if at == nil || at.view != nil {
+		return
+	}
+	at.view = make([]egress.Name, min(len(at.names), maxView))
+	for i := range at.view {
+		at.view[i] = at.names[i].name
+	}
 }
 
 // sweep forgets what is over at one address.
 func (s *scope) sweep(now time.Time, addr netip.Addr) {
 	at := s.addrs[addr]
-	if at == nil {
-		return
-	}
-	check := now.Add(Grace)
-	for _, name := range slices.Clone(at.names) {
-		n := s.names[name]
-		l := n.addrs[addr]
-		if over := l.expires.Add(Grace); !l.over(now) {
-			if over.After(now) && over.Before(check) {
-				check = over
+	at.check = now.Add(Grace)
+	for i := len(at.names) - 1; i >= 0; i-- { // from behind, where unbind fills the holes from
+		n := at.names[i]
+		j, _ := n.find(addr)
+		if l := &n.leases[j]; !l.over(now) {
+			if over := l.expires.Add(Grace); over.After(now) && over.Before(at.check) {
+				at.check = over
 			}
 			continue
 		}
-		s.unbind(n, addr)
-		if len(n.addrs) == 0 {
+		if s.unbind(n, j); len(n.leases) == 0 {
 			s.remove(n)
 		}
 	}
-	at.check = check
 }
 
 // Sweep forgets everything that is over; call it every few minutes.
@@ -275,56 +359,63 @@ func (b *Bindings) Sweep(now time.Time) {
 // Keep says which names are exempt from eviction, those that a rule of p spells out, and below which wildcards the others
 // are.
 func (b *Bindings) Keep(p *egress.Policy) {
-	exact, wild := map[egress.Name]bool{}, zones{}
-	for _, r := range p.Rules() {
-		for _, e := range r.To {
-			pattern, ok := e.Host.(egress.Pattern)
-			if !ok {
-				continue
-			}
-			if n, ok := pattern.Exact(); ok {
-				exact[n] = true
-			} else {
-				wild.add(pattern)
-			}
-		}
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exact, b.wild = exact, wild
+	b.policy = p
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			if exact[n.name] || n.place.share == nil || n.place.share.zone != wild.of(n.name) {
-				b.place(s, n)
+			if b.spelled(n.name) {
+				s.shares.leave(n)
+				for i := range n.leases {
+					s.show(n, i)
+				}
+			} else {
+				s.shares.put(n, b.zone(n.name))
 			}
 		}
 	}
 }
 
-// Use keeps a binding that a connection uses, until Age has been called a few times since. Of what is not bound it does nothing.
+func (b *Bindings) spelled(n egress.Name) bool { return b.policy != nil && b.policy.Spells(n) }
+
+// zone is the wildcard's that n is below; "" is none.
+func (b *Bindings) zone(n egress.Name) string {
+	if b.policy == nil {
+		return ""
+	}
+	return b.policy.Zone(n)
+}
+
+// Use keeps a binding that a connection uses, until Age has been called a few times since. Of what
+// is not bound it does nothing.
 func (b *Bindings) Use(scope string, name egress.Name, addr netip.Addr) {
 	addr = addr.Unmap()
 	b.mu.RLock()
-	l, bound := b.lease(scope, name, addr)
+	_, l := b.lease(scope, name, addr)
+	known := l == nil || l.uses > usedLooks
 	b.mu.RUnlock()
-	if !bound || l.uses > usedLooks {
+	if known {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l, bound := b.lease(scope, name, addr); bound {
-		l.uses = usedLooks + 1
-		b.scopes[scope].names[name].addrs[addr] = l
+	if n, l := b.lease(scope, name, addr); l != nil {
+		b.scopes[scope].use(n, l, usedLooks+1)
 	}
 }
 
-func (b *Bindings) lease(scope string, name egress.Name, addr netip.Addr) (l lease, bound bool) {
+// lease finds one; nil is none.
+func (b *Bindings) lease(scope string, name egress.Name, addr netip.Addr) (*named, *lease) {
 	s := b.scopes[scope]
 	if s == nil || s.names[name] == nil {
-		return l, false
+		return nil, nil
 	}
-	l, bound = s.names[name].addrs[addr]
-	return l, bound
+	n := s.names[name]
+	i, found := n.find(addr)
+	if !found {
+		return nil, nil
+	}
+	return n, &n.leases[i]
 }
 
 // Age begins a look at the live connections: Use follows for what each of them uses.
@@ -333,17 +424,27 @@ func (b *Bindings) Age() {
 	defer b.mu.Unlock()
 	for _, s := range b.scopes {
 		for _, n := range s.names {
-			for addr, l := range n.addrs {
-				if l.uses == 0 {
-					continue
-				}
-				l.uses--
-				n.addrs[addr] = l
-				if l.uses == 0 { // it may have been over for long
-					s.addrs[addr].check = time.Time{}
+			for i := range n.leases {
+				if l := &n.leases[i]; l.uses > 0 {
+					s.use(n, l, l.uses-1)
 				}
 			}
 		}
+	}
+}
+
+// use sets for how many looks a lease of n is in use.
+func (s *scope) use(n *named, l *lease, looks uint8) {
+	before := n.inUse
+	switch {
+	case l.uses == 0 && looks > 0:
+		n.inUse++
+	case l.uses > 0 && looks == 0:
+		n.inUse--
+		s.addrs[l.addr].check = time.Time{} // it may have been over for long
+	}
+	if l.uses = looks; (before > 0) != (n.inUse > 0) {
+		s.shares.renew(n)
 	}
 }
 
@@ -412,8 +513,9 @@ func (b *Bindings) All(now time.Time) iter.Seq[egress.Binding] {
 		defer b.mu.RUnlock()
 		for scope, s := range b.scopes {
 			for _, n := range s.names {
-				for addr, l := range n.addrs {
-					if !l.over(now) && !yield(egress.Binding{Scope: scope, Name: n.name, Addr: addr, Expires: l.expires}) {
+				for i := range n.leases {
+					l := &n.leases[i]
+					if !l.over(now) && !yield(egress.Binding{Scope: scope, Name: n.name, Addr: l.addr, Expires: l.expires}) {
 						return
 					}
 				}

@@ -106,44 +106,76 @@ func TestBindingsInUse(t *testing.T) {
 	b.Use("none", name, addr)
 }
 
+// learnAt has a name learned for the i-th address.
+func learnAt(b *Bindings, now time.Time, name string, i int, ttl time.Duration) error {
+	return b.Learn(now, []egress.Binding{{Scope: "prod", Name: egress.MustParseName(name), Addr: addrNumber(i), Expires: now.Add(ttl)}})
+}
+
+func addrNumber(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)})
+}
+
 func TestBindingsBounds(t *testing.T) {
 	b := &Bindings{}
 	b.Keep(policyOf(t, "core/mcr https://mcr.microsoft.com:443"))
 	learn := func(name string, i int) {
-		b.Learn(start, []egress.Binding{{Scope: "prod", Name: egress.MustParseName(name),
-			Addr: netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), Expires: start.Add(time.Hour)}})
-	}
-	learn("mcr.microsoft.com", 1)
-	learn("often.example.com", 2)
-	for i := range maxNames + 100 {
-		learn(fmt.Sprintf("n%d.example.com", i), 1000+i)
-		learn("often.example.com", 2)
-	}
-	st := b.Stats()
-	if st.Names != maxNames+1 || st.Evicted != 101 {
-		t.Errorf("%+v", st)
-	}
-	for addr, want := range map[string]string{"20.0.0.1": "mcr.microsoft.com", "20.0.0.2": "often.example.com", "20.0.3.232": ""} {
-		if got := namesAt(b, start, "prod", addr); got != want {
-			t.Errorf("%s has %q, want %q", addr, got, want)
+		t.Helper()
+		if err := learnAt(b, start, name, i, time.Hour); err != nil {
+			t.Fatal(err)
 		}
 	}
+	learn("mcr.microsoft.com", 1)
 	for i := range maxAddrs + 50 {
 		learn("mcr.microsoft.com", 100000+i)
 	}
-	if n := len(b.scopes["prod"].names[egress.MustParseName("mcr.microsoft.com")].addrs); n != maxAddrs {
+	if n := len(b.scopes["prod"].names[egress.MustParseName("mcr.microsoft.com")].leases); n != maxAddrs {
 		t.Errorf("one name has %d addresses", n)
-	}
-	b.Keep(policyOf(t, "other https://other.example.com:443"))
-	learn("new.example.com", 3)
-	if st := b.Stats(); st.Names != maxNames {
-		t.Errorf("after a policy without the name: %+v", st)
 	}
 	for i := range maxScopes + 10 {
 		b.See(fmt.Sprint("scope", i))
 	}
 	if len(b.scopes) > maxScopes {
 		t.Errorf("%d scopes", len(b.scopes))
+	}
+}
+
+// An address can have more names than are shown: the one that a rule spells out is shown, and each is found by itself.
+func TestAnAddressOfManyNames(t *testing.T) {
+	b := &Bindings{}
+	b.Keep(policyOf(t, "core/mcr https://mcr.microsoft.com:443", "wild https://*.example.com:443"))
+	for i := range maxView {
+		learnAt(b, start, fmt.Sprintf("n%d.example.com", i), 1, time.Minute)
+	}
+	learnAt(b, start, "last.example.com", 1, time.Hour)
+	learnAt(b, start, "mcr.microsoft.com", 1, time.Hour)
+	addr, mcr, last := addrNumber(1), egress.MustParseName("mcr.microsoft.com"), egress.MustParseName("last.example.com")
+	if names := b.Names(start, "prod", addr); len(names) != maxView || !slices.Contains(names, mcr) || slices.Contains(names, last) {
+		t.Fatalf("%d names are shown; that of a rule: %v, the last: %v", len(names), slices.Contains(names, mcr), slices.Contains(names, last))
+	}
+	for _, tt := range []struct {
+		name  string
+		after time.Duration
+		want  int // names, the name among them
+	}{
+		{"last.example.com", 0, 1},
+		{"n5.example.com", 0, 1},
+		{"mcr.microsoft.com", 0, 1},
+		{"last.example.com", time.Minute + Grace, 2},
+	} {
+		n := egress.MustParseName(tt.name)
+		if names := b.NamesWith(start.Add(tt.after), "prod", addr, n); len(names) != tt.want || !slices.Contains(names, n) {
+			t.Errorf("%s after %v: %d names, want %d with it", tt.name, tt.after, len(names), tt.want)
+		}
+	}
+	if names := b.NamesWith(start, "prod", addr, egress.MustParseName("other.example.com")); slices.Contains(names, egress.MustParseName("other.example.com")) {
+		t.Error("a name that was not learned is found")
+	}
+	b.Keep(policyOf(t, "last https://last.example.com:443"))
+	for i := range maxView + 1 {
+		learnAt(b, start, fmt.Sprintf("m%d.example.com", i), 1, time.Minute)
+	}
+	if names := b.Names(start, "prod", addr); !slices.Contains(names, last) {
+		t.Error("what a new policy spells out is not shown")
 	}
 }
 

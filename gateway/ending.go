@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/wire"
@@ -144,49 +143,4 @@ func (f *Follower) tell(policy *egress.Policy, scope string, conn egress.Conn, v
 		conn.Bound = told
 	}
 	f.Decided(egress.Flow{Time: f.now, Policy: policy.ID(), Cluster: scope, Conn: conn, Verdict: v, Observed: observe})
-}
-
-const (
-	// maxRecent is how many ended connections are remembered: a packet can wait in the queue
-	// behind no more than its length.
-	maxRecent = 16384
-
-	// recentFor is longer than any packet waits in the queue.
-	recentFor = 10 * time.Second
-)
-
-// recent remembers what became of connections, for packets that were queued behind the
-// verdict: probes for a lost tail, retransmissions.
-type recent struct {
-	marks map[key]remembered
-	ring  []key // in the order they were kept
-	at    int   // the oldest of a full ring
-}
-
-type remembered struct {
-	mark  uint32
-	until time.Time
-	slot  int // of the ring
-}
-
-func (r *recent) keep(k key, mark uint32, now time.Time) {
-	slot := len(r.ring)
-	if slot < maxRecent {
-		r.ring = append(r.ring, k)
-	} else {
-		slot = r.at
-		r.at = (r.at + 1) % maxRecent
-		if old := r.ring[slot]; r.marks[old].slot == slot {
-			delete(r.marks, old)
-		}
-		r.ring[slot] = k
-	}
-	r.marks[k] = remembered{mark, now.Add(recentFor), slot}
-}
-
-func (r *recent) forget(k key) { delete(r.marks, k) }
-
-func (r *recent) find(k key, now time.Time) (mark uint32, ok bool) {
-	m, ok := r.marks[k]
-	return m.mark, ok && now.Before(m.until)
 }

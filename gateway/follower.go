@@ -92,7 +92,7 @@ type key struct{ client, server netip.AddrPort }
 // New returns a Follower without connections.
 func New(c Config) *Follower {
 	f := &Follower{Config: c, conns: map[key]*conn{}, lookups: map[egress.Name][]key{}}
-	f.recent.marks = map[key]remembered{}
+	f.recent.init()
 	f.sources.by = map[netip.Addr]*source{}
 	f.syns.init(quietFor)
 	f.hellos.init(helloWithin)

@@ -91,7 +91,7 @@ func (c *conn) name() bool {
 // decide asks the policy that is in force now, with what is known now.
 func (f *Follower) decide(c *conn) egress.Verdict {
 	c.policy = f.Policy()
-	c.known.Bound = f.Bindings.Names(f.now, c.scope, c.known.Dst.Addr())
+	c.known.Bound = f.Bindings.NamesWith(f.now, c.scope, c.known.Dst.Addr(), c.known.Name)
 	c.known.API = f.API != nil && f.API(c.scope, c.known.Dst.Addr())
 	return c.policy.Decide(c.known)
 }

@@ -120,11 +120,30 @@ func TestLimits(t *testing.T) {
 	})
 	t.Run("recent connections are bounded", func(t *testing.T) {
 		r := newRig(t)
-		for i := range maxRecent + 1000 {
-			r.f.recent.keep(key{netip.AddrPortFrom(node.Addr(), uint16(i)), shared}, 1, r.now)
+		kept := func() int { return len(r.f.recent.young) + len(r.f.recent.old) }
+		end := func(i int) key { return key{netip.AddrPortFrom(node.Addr(), uint16(i)), shared} }
+		const many = 3*maxRecent + 1000
+		for i := range many {
+			r.f.recent.keep(end(i), 1, r.now)
 		}
-		if n := len(r.f.recent.marks); n > maxRecent || len(r.f.recent.ring) > maxRecent {
+		if n := kept(); n < maxRecent || n > 2*maxRecent {
 			t.Errorf("%d are kept", n)
+		}
+		for i := many - maxRecent; i < many; i++ {
+			if _, ok := r.f.recent.find(end(i), r.now); !ok {
+				t.Fatalf("the %dth before the last is forgotten", many-i)
+			}
+		}
+		r.f.recent.forget(end(many - 1))
+		if _, ok := r.f.recent.find(end(many-1), r.now); ok {
+			t.Error("what is to be forgotten is not")
+		}
+		for range 2 {
+			r.after(recentFor)
+			r.f.recent.keep(end(0), 1, r.now)
+		}
+		if n := kept(); n != 2 {
+			t.Errorf("twice as long afterwards %d are kept", n)
 		}
 	})
 }

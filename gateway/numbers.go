@@ -1,13 +1,11 @@
 package gateway
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -95,10 +93,23 @@ func (n *Numbers) Assign(p *egress.Policy) error {
 // lost stands for the rule of a number that a connection carries and nothing tells about.
 const lost = "lost"
 
+// Knows reports whether every rule of a policy has its number already, so that Assign gives none.
+func (n *Numbers) Knows(p *egress.Policy) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rules := p.Rules()
+	for i := range rules {
+		if _, known := n.all[contentOf(&rules[i])]; !known {
+			return false
+		}
+	}
+	return true
+}
+
 // Reserve keeps numbers that live connections carry from being given to another rule, where
 // nothing is known of the rule that had one: the file of numbers was lost, or is older than the
 // connection. No rule holds such a number, so the next policy ends its connections. Call it before
-// the first Assign.
+// the first Assign that gives a number.
 func (n *Numbers) Reserve(live map[uint32]bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -109,11 +120,19 @@ func (n *Numbers) Reserve(live map[uint32]bool) {
 	if n.all == nil {
 		n.all = map[string]numbered{}
 	}
+	found := map[uint32]string{}
 	for number := range live {
 		if !known[number] && number <= MaxNumber {
 			content := fmt.Sprintf("%s %d", lost, number)
 			n.all[content] = numbered{Number: number, Rule: lost, Content: content}
+			found[number] = lost
 		}
+	}
+	if v := n.view.Load(); v != nil && len(found) > 0 {
+		next := *v
+		maps.Copy(found, v.byNumber)
+		next.byNumber = found
+		n.view.Store(&next)
 	}
 }
 
@@ -141,18 +160,9 @@ func (n *Numbers) trim(rules int) {
 	}
 }
 
-// contentOf is a hash of what a rule decides, the same in any order of its parts.
 func contentOf(r *egress.Rule) string {
-	var lines []string
-	for _, p := range r.From {
-		lines = append(lines, "from "+p.String())
-	}
-	for _, e := range r.To {
-		lines = append(lines, "to "+e.String())
-	}
-	slices.Sort(lines)
-	sum := sha256.Sum256([]byte(r.ID + "\n" + strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:16])
+	sum := r.Content()
+	return hex.EncodeToString(sum[:])
 }
 
 // Of returns the number of a rule: quickly for one of the policy assigned last, taken from a Verdict

@@ -152,6 +152,34 @@ func TestNumbersThatAreLostAreNotGivenAgain(t *testing.T) {
 	}
 }
 
+// TestReserveAfterAPolicyThatIsKnown: where no number is given, what is live may be found later.
+func TestReserveAfterAPolicyThatIsKnown(t *testing.T) {
+	const stray = 7
+	known := policyOf(t, "a https://a.example.com:443")
+	other := policyOf(t, "a https://a.example.com:443", "b https://b.example.com:443")
+	var n Numbers
+	if n.Knows(known) {
+		t.Error("a policy is known before it had numbers")
+	}
+	if err := n.Assign(known); err != nil {
+		t.Fatal(err)
+	}
+	if !n.Knows(known) || n.Knows(other) {
+		t.Errorf("known: %v; with one rule more: %v", n.Knows(known), n.Knows(other))
+	}
+	n.Reserve(map[uint32]bool{n.Number("a"): true, stray: true})
+	if n.Rule(stray) != lost || n.Holds(stray) || n.Rule(n.Number("a")) != "a" {
+		t.Errorf("the stray number is of rule %q, a's of %q", n.Rule(stray), n.Rule(n.Number("a")))
+	}
+	n.next = stray - 1
+	if err := n.Assign(other); err != nil {
+		t.Fatal(err)
+	}
+	if n.Number("b") == stray {
+		t.Error("a new rule has the stray number")
+	}
+}
+
 func TestCut(t *testing.T) {
 	const unchanged, changed = 1, 2
 	holds := func(n uint32) bool { return n == unchanged }

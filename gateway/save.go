@@ -84,11 +84,7 @@ func (f *Follower) Save(now time.Time) Saved {
 		}
 		s.Conns = append(s.Conns, c.save(k))
 	}
-	for k, r := range f.recent.marks {
-		if now.Before(r.until) {
-			s.Recent = append(s.Recent, SavedRecent{k.client, k.server, r.mark})
-		}
-	}
+	f.recent.each(now, func(k key, mark uint32) { s.Recent = append(s.Recent, SavedRecent{k.client, k.server, mark}) })
 	return s
 }
 

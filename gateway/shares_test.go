@@ -2,72 +2,99 @@ package gateway
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 	"time"
-
-	"tidegate.io/tidegate/egress"
 )
-
-func TestZonesAreWhatWildcardsEndIn(t *testing.T) {
-	z := zones{}
-	for _, p := range []string{"*.blob.core.windows.net", "*.core.windows.net", "md-*.blob.storage.azure.net", "arcmktplaceprod.*.data.azurecr.io"} {
-		pattern, err := egress.ParsePattern(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		z.add(pattern)
-	}
-	for name, want := range map[string]string{
-		"a.blob.core.windows.net":                   "blob.core.windows.net",
-		"b.a.blob.core.windows.net":                 "blob.core.windows.net",
-		"a.table.core.windows.net":                  "core.windows.net",
-		"md-1.blob.storage.azure.net":               "blob.storage.azure.net",
-		"arcmktplaceprod.eastus.data.azurecr.io":    "data.azurecr.io",
-		"core.windows.net":                          "",
-		"a.example":                                 "",
-		"evilblob.core.windows.net":                 "core.windows.net",
-		"a.blob.core.windows.net.evil.example":      "",
-		"arcmktplaceprod.x.y.z.eastus.azurecr.io":   "",
-		"deep.er.and.deep.er.blob.core.windows.net": "blob.core.windows.net",
-	} {
-		if got := z.of(egress.MustParseName(name)); got != want {
-			t.Errorf("%s is in %q, want %q", name, got, want)
-		}
-	}
-}
 
 // A pod that makes names up below a wildcard must not make others lose theirs: their next connections would be denied
 // until they ask again, which a client with a long cache does not do for an hour.
-func TestAFloodBelowOneWildcardEvictsItself(t *testing.T) {
+func TestAFloodOfNamesTakesNobodysAway(t *testing.T) {
 	b := &Bindings{}
-	b.Keep(policyOf(t, "hcp https://*.hcp.westeurope.azmk8s.io:443", "blob https://*.blob.core.windows.net:443"))
-	learn := func(name string, i int) {
-		b.Learn(start, []egress.Binding{{Scope: "prod", Name: egress.MustParseName(name),
-			Addr: netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}), Expires: start.Add(time.Hour)}})
-	}
-	const others = 100
-	for i := range others {
-		learn(fmt.Sprintf("c%d.hcp.westeurope.azmk8s.io", i), i)
-		learn(fmt.Sprintf("unlisted%d.example", i), others+i)
-	}
-	for i := range 3 * maxNames {
-		learn(fmt.Sprintf("x%d.y%d.blob.core.windows.net", i, i), 1<<12+i)
+	b.Keep(policyOf(t, "exact https://mcr.microsoft.com:443", "hcp https://*.hcp.westeurope.azmk8s.io:443", "blob https://*.blob.core.windows.net:443"))
+	const others = 50
+	kept := map[int]string{}
+	keep := func(i int, name string) {
+		t.Helper()
+		if err := learnAt(b, start, name, i, time.Hour); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		kept[i] = name
 	}
 	for i := range others {
-		for at, want := range map[int]string{i: fmt.Sprintf("c%d.hcp.westeurope.azmk8s.io", i), others + i: fmt.Sprintf("unlisted%d.example", i)} {
-			if got := namesAt(b, start, "prod", netip.AddrFrom4([4]byte{20, 0, 0, byte(at)}).String()); got != want {
-				t.Fatalf("%q is left of %q", got, want)
-			}
+		keep(1+i, fmt.Sprintf("c%d.hcp.westeurope.azmk8s.io", i))
+		keep(1+others+i, fmt.Sprintf("unlisted%d.example", i))
+		keep(1+2*others+i, fmt.Sprintf("mine%d.blob.core.windows.net", i))
+	}
+	refused := 0
+	for i := range 2 * maxShare {
+		if err := learnAt(b, start, fmt.Sprintf("x%d.y%d.blob.core.windows.net", i, i), 1<<12+i, time.Hour); err != nil {
+			refused++
 		}
 	}
-	if st := b.Stats(); st.Names != maxNames {
+	if want := maxShare + others; refused != want {
+		t.Errorf("%d of %d were refused, want %d", refused, 2*maxShare, want)
+	}
+	keep(0, "mcr.microsoft.com")
+	keep(1+3*others, "late.hcp.westeurope.azmk8s.io")
+	for i, name := range kept {
+		if got := namesAt(b, start.Add(time.Hour-1), "prod", addrNumber(i).String()); got != name {
+			t.Fatalf("%q is left of %q", got, name)
+		}
+	}
+	if st := b.Stats(); st.Evicted != 0 {
 		t.Errorf("%+v", st)
 	}
-	// Another policy puts the names into other zones, and what is kept stays within the bound.
-	b.Keep(policyOf(t, "all https://*.windows.net:443"))
-	learn("z.core.windows.net", 9)
-	if st := b.Stats(); st.Names != maxNames || len(b.scopes["prod"].shares.by) != 2 {
-		t.Errorf("%+v, %d shares", st, len(b.scopes["prod"].shares.by))
+	// Once answers are over, a new name takes the place of one of them, and their grace with it.
+	late := start.Add(2 * time.Hour)
+	if err := learnAt(b, late, "new.blob.core.windows.net", 9999, time.Hour); err != nil {
+		t.Error(err)
+	}
+	if st := b.Stats(); st.Evicted != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A scope can be full of several zones' names. Then the one that has most gives to the one that has less.
+func TestAFullScope(t *testing.T) {
+	b := &Bindings{}
+	rules := []string{"small https://*.small.all.example:443"}
+	const zones = maxShared / maxShare
+	for z := range zones {
+		rules = append(rules, fmt.Sprintf("z%d https://*.z%d.all.example:443", z, z))
+	}
+	b.Keep(policyOf(t, rules...))
+	for i := range maxShared {
+		if err := learnAt(b, start, fmt.Sprintf("n%d.z%d.all.example", i, i%zones), i, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := learnAt(b, start, "more.z0.all.example", maxShared, time.Hour); err == nil {
+		t.Error("one zone has more than its share")
+	}
+	if err := learnAt(b, start, "a.small.all.example", maxShared+1, time.Hour); err != nil {
+		t.Errorf("a small zone gets nothing: %v", err)
+	}
+	if st := b.Stats(); st.Names != maxShared || st.Evicted != 1 {
+		t.Errorf("%+v", st)
+	}
+	// What is in use by a connection stays, whatever its answer says.
+	in := b.scopes["prod"].shares.by["small.all.example"].next[0]
+	b.Use("prod", in.name, addrNumber(maxShared+1))
+	if n := len(b.scopes["prod"].shares.by["small.all.example"].next); n != 0 {
+		t.Errorf("%d names with connections are about to go", n)
+	}
+	for range usedLooks + 1 {
+		b.Age()
+	}
+	if n := len(b.scopes["prod"].shares.by["small.all.example"].next); n != 1 {
+		t.Errorf("%d names without connections are about to go", n)
+	}
+	// Another policy puts the names into other zones; what has too much gets no more.
+	b.Keep(policyOf(t, "all https://*.all.example:443"))
+	if err := learnAt(b, start, "z.other.all.example", 9, time.Hour); err == nil {
+		t.Error("a zone that has all of a full scope gets more")
+	}
+	if n := len(b.scopes["prod"].shares.by); n != 1 {
+		t.Errorf("%d shares", n)
 	}
 }

@@ -81,7 +81,7 @@ func (pl *planner) newConnections(c client, internal string) {
 type group struct {
 	id   string         // in the names of sets
 	from []netip.Prefix // nil is the whole cluster
-	uses []use
+	uses []use          // of names that are read, one for each protocol and ports
 }
 
 type use struct {
@@ -91,6 +91,12 @@ type use struct {
 
 func (pl *planner) groups(c client) []group {
 	groups := []group{{id: c.id}}
+	type shown struct {
+		group int
+		proto egress.Proto
+		ports egress.Ports
+	}
+	seen := map[shown]bool{}
 	for _, r := range pl.policy.Rules() {
 		from := r.From
 		if covers(from, c.from) {
@@ -105,6 +111,13 @@ func (pl *planner) groups(c client) []group {
 			pl.members("from."+groups[i].id, from)
 		}
 		for _, e := range r.To {
+			if e.Proto.Named() {
+				if s := (shown{i, e.Proto, e.Ports}); seen[s] {
+					continue
+				} else {
+					seen[s] = true
+				}
+			}
 			groups[i].uses = append(groups[i].uses, use{e, NewMark(c.kept(), pl.marks[r.ID])})
 		}
 	}

@@ -71,7 +71,7 @@ func (s *server) resolve(w dns.ResponseWriter, q *dns.Msg) {
 		m.Truncate(size)
 	}
 	if f := s.tamper.Load(); f != nil && *f != nil {
-		if m = (*f)(w.LocalAddr().Network(), m); m == nil {
+		if m = (*f)(addrPort(w.LocalAddr()).Addr(), w.LocalAddr().Network(), m); m == nil {
 			return
 		}
 	}

@@ -184,9 +184,12 @@ func (l *Lab) Node(number int) *Node { return l.nodes[number-1] }
 // Plain reports whether there is no gateway: the lab is the control.
 func (l *Lab) Plain() bool { return l.conf.Gateway == nil }
 
-// Tamper lets f have a look at every answer of the internet's resolvers before it leaves, from now on: what f returns
-// leaves, and nothing if that is nil. f runs on the answer's own goroutine, so it may sleep. Nil ends it.
-func (l *Lab) Tamper(f func(network string, answer *dns.Msg) *dns.Msg) {
+// A Tamperer has a look at an answer of a resolver, by "udp" or "tcp", before it leaves: what it returns leaves, and nothing
+// if that is nil. It runs on the answer's own goroutine, so it may sleep.
+type Tamperer func(resolver netip.Addr, network string, answer *dns.Msg) *dns.Msg
+
+// Tamper lets f have a look at every answer of the internet's resolvers from now on. Nil ends it.
+func (l *Lab) Tamper(f Tamperer) {
 	l.server.tamper.Store(&f)
 }
 

@@ -111,7 +111,7 @@ func TestOpenSSLTakesAnotherNameInASecondHello(t *testing.T) {
 	var name string
 	c := Case{Run: func(ctx context.Context, try *Try) error {
 		name = try.evilName(s.name)
-		return try.askedAgain(ctx, s, evilSecond(try, s), 1<<16)
+		return try.askedAgain(ctx, s, secondHello{}, evilSecond(try, s))
 	}}
 	if r := l.try(t.Context(), c, l.Node(1), nil); r.Err != nil || !r.Reached {
 		t.Fatalf("reached %v: %v", r.Reached, r.Err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -44,32 +45,52 @@ func helloTactics() []tactic {
 	return all
 }
 
+// A secondHello is what a client shows when it is asked again.
+type secondHello struct {
+	what  string // reads on after "shows"
+	bytes func(t *Try, s shape) []byte
+	size  int  // of a write; 0 is all at once
+	early bool // half of it comes with the first hello, before anybody has asked
+}
+
 // retryTactics: a server that was sent no key asks again (HelloRetryRequest), and OpenSSL then takes another name, against
 // RFC 8446 section 4.1.2.
 func retryTactics() []tactic {
+	named := func(name string, s shape) hello { h := sni(name); h.kind = s.kind; return h }
+	inRecords := func(payload int) func(t *Try, s shape) []byte {
+		return func(t *Try, s shape) []byte { return records(evilSecond(t, s)[5:], payload) }
+	}
 	var all []tactic
-	for _, r := range []struct {
-		what   string
-		second func(t *Try, s shape) []byte
-		size   int // of a write
-	}{
-		{"another name", evilSecond, 1 << 16},
-		{"another name, byte by byte", evilSecond, 1},
-		{"another name, behind a change of cipher", func(t *Try, s shape) []byte { return append([]byte{0x14, 3, 3, 0, 1, 1}, evilSecond(t, s)...) }, 1 << 16},
-		{"another name, over many records", func(t *Try, s shape) []byte { m := evilSecond(t, s)[5:]; return records(m, len(m)/12) }, 1 << 16},
-		{"no name", func(_ *Try, s shape) []byte { return hello{kind: s.kind}.record() }, 1 << 16},
-		{"two names", func(t *Try, s shape) []byte {
+	for _, r := range []secondHello{
+		{what: "another name", bytes: evilSecond},
+		{what: "another name, byte by byte", bytes: evilSecond, size: 1},
+		{what: "another name, behind a change of cipher", bytes: func(t *Try, s shape) []byte { return append([]byte{0x14, 3, 3, 0, 1, 1}, evilSecond(t, s)...) }},
+		{what: "another name, over many records", bytes: inRecords(40)},
+		{what: "another name, in records of one byte", bytes: inRecords(1)},
+		{what: "another name, behind 12 KB of padding", bytes: func(t *Try, s shape) []byte {
+			h := named(t.evilName(s.name), s)
+			h.padding = 12 << 10
+			return h.record()
+		}},
+		{what: "another name, of which half was there before", bytes: evilSecond, early: true},
+		{what: "no name", bytes: func(_ *Try, s shape) []byte { return hello{kind: s.kind}.record() }},
+		{what: "two names", bytes: func(t *Try, s shape) []byte {
 			return hello{kind: s.kind, names: [][]byte{[]byte(s.name), []byte(t.evilName(s.name))}}.record()
-		}, 1 << 16},
-		{"an encrypted name", func(_ *Try, s shape) []byte { h := sni(s.name); h.kind, h.ech = s.kind, true; return h.record() }, 1 << 16},
+		}},
+		{what: "its name and a dot", bytes: func(_ *Try, s shape) []byte { return named(s.name+".", s).record() }},
+		{what: "an address as its name", bytes: func(_ *Try, s shape) []byte { return named("192.0.2.1", s).record() }},
+		{what: "a name of another type", bytes: func(t *Try, s shape) []byte {
+			h := named(t.evilName(s.name), s)
+			h.nameType = 1
+			return h.record()
+		}},
+		{what: "an encrypted name", bytes: func(_ *Try, s shape) []byte { h := named(s.name, s); h.ech = true; return h.record() }},
 	} {
 		all = append(all, tactic{
 			name: "is asked again and shows " + r.what, source: "RFC 8446 section 4.1.2; OpenSSL 3.0", axes: byFamily | byHello, fits: notTLS12,
-			evil: func(ctx context.Context, t *Try, s shape) error { return t.askedAgain(ctx, s, r.second(t, s), r.size) },
+			evil: func(ctx context.Context, t *Try, s shape) error { return t.askedAgain(ctx, s, r, r.bytes(t, s)) },
 			twin: func(ctx context.Context, t *Try, s shape) error {
-				h := sni(s.name)
-				h.kind = s.kind
-				return t.askedAgain(ctx, s, h.record(), r.size)
+				return t.askedAgain(ctx, s, secondHello{size: r.size}, named(s.name, s).record())
 			},
 		})
 	}
@@ -84,8 +105,8 @@ func evilSecond(t *Try, s shape) []byte {
 	return h.record()
 }
 
-// askedAgain sends a permitted hello without a key, and another one when it is asked for it.
-func (t *Try) askedAgain(ctx context.Context, s shape, second []byte, size int) error {
+// askedAgain sends a permitted hello without a key, and a second one in r's way when it is asked for it.
+func (t *Try) askedAgain(ctx context.Context, s shape, r secondHello, second []byte) error {
 	c, err := t.Dial(ctx, "tcp", t.target(ctx, s.name, s.v6, 443))
 	if err != nil {
 		return err
@@ -98,19 +119,26 @@ func (t *Try) askedAgain(ctx context.Context, s shape, second []byte, size int) 
 	if serverOf(s.name) == serverGo { // which refuses what these show; the lab's careless server takes all
 		first.retry = true
 	}
-	if _, err := c.Write(first.record()); err != nil {
+	out := first.record()
+	if r.early {
+		n := len(second) / 2
+		out, second = append(out, second[:n]...), second[n:]
+	}
+	if _, err := c.Write(out); err != nil {
 		return err
 	}
 	buf := make([]byte, 4096)
 	if _, err := c.Read(buf); err != nil {
 		return err
 	}
-	for len(second) > 0 {
-		n, err := c.Write(second[:min(size, len(second))])
-		if err != nil {
+	size := r.size
+	if size == 0 {
+		size = len(second)
+	}
+	for part := range slices.Chunk(second, size) {
+		if _, err := c.Write(part); err != nil {
 			return err
 		}
-		second = second[n:]
 	}
 	_, err = c.Read(buf)
 	return err

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 // firstByteTimeout is how long a server waits for a client to begin; held hellos arrive in pieces, seconds apart.
@@ -39,7 +37,7 @@ type server struct {
 	also   func(http.ResponseWriter, *http.Request) bool
 	ownDNS atomic.Bool                    // the cluster's DNS asks nobody
 	relay  func(t *tap, kind string) bool // to another server, if there is one at the address; it returns when that is over
-	tamper atomic.Pointer[func(network string, answer *dns.Msg) *dns.Msg]
+	tamper atomic.Pointer[Tamperer]
 	http   *http.Server
 	queue  connQueue
 	mu     sync.Mutex

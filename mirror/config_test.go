@@ -126,6 +126,7 @@ func TestReadConfigRefuses(t *testing.T) {
 	}
 }
 
+// FuzzReadConfig: whatever a configuration says, no upstream is a path, and none is open to all repositories.
 func FuzzReadConfig(f *testing.F) {
 	f.Add(confGood)
 	f.Add(confHead)

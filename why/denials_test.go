@@ -101,6 +101,7 @@ func TestAzureFirewallsLog(t *testing.T) {
 	}
 }
 
+// FuzzReadFlow: what is read of a line of any firewall log is the same after it was written as a line of ours.
 func FuzzReadFlow(f *testing.F) {
 	f.Add([]byte(`{"category":"AZFWApplicationRule","time":"2026-11-25T12:00:00.5Z","properties":{"Protocol":"HTTPS","SourceIp":"10.224.0.4","DestinationPort":443,"Fqdn":"mcr.microsoft.com","Action":"Deny"}}`))
 	f.Add([]byte(`{"Category":"AzureFirewallNetworkRule","msg_s":"TCP request from 10.224.0.4:43210 to 20.1.2.3:9000. Action: Deny. "}`))

@@ -199,6 +199,7 @@ func TestTablesAreSound(t *testing.T) {
 	}
 }
 
+// FuzzRead: whatever text somebody has, what is found in it has a meaning and a bound, and endpoints survive their text.
 func FuzzRead(f *testing.F) {
 	for _, tt := range texts {
 		f.Add(tt.text)

@@ -44,6 +44,7 @@ func TestReadStart(t *testing.T) {
 	}
 }
 
+// FuzzStart: the quick reader of a packet finds what the whole one finds.
 func FuzzStart(f *testing.F) {
 	f.Add(syn(4))
 	f.Add(syn(6)[:50])

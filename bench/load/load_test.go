@@ -57,7 +57,7 @@ func TestAnswersAreReadByOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	q[0], q[1] = 1, 2
-	s := NameServer{Address: func(string, bool) netip.Addr { return netip.MustParseAddr("20.50.0.1") }}
+	s := NameServer{Address: func(string, bool) netip.Addr { return netip.MustParseAddr("20.50.0.1") }, TTL: func(string) uint32 { return 60 }}
 	out, ok := s.answer(nil, q)
 	if !ok || !answers(out, 0x0102) || answers(out, 0x0103) {
 		t.Fatalf("no answer: %x", out)

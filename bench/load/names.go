@@ -13,9 +13,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A NameServer is the authority of all names: Address says which address a name has.
+// A NameServer is the authority of all names: Address says which address a name has, and TTL for how many seconds.
 type NameServer struct {
 	Address func(name string, v6 bool) netip.Addr
+	TTL     func(name string) uint32
 	asked   atomic.Int64
 }
 
@@ -40,9 +41,6 @@ func (s *NameServer) Serve(c *net.UDPConn) error {
 	}
 }
 
-// nameTTL is longer than any run.
-const nameTTL = 3600
-
 func (s *NameServer) answer(b, question []byte) ([]byte, bool) {
 	var p dnsmessage.Parser
 	h, err := p.Start(question)
@@ -59,7 +57,7 @@ func (s *NameServer) answer(b, question []byte) ([]byte, bool) {
 		return nil, false
 	}
 	a := s.Address(q.Name.String(), q.Type == dnsmessage.TypeAAAA)
-	head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: nameTTL}
+	head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: s.TTL(q.Name.String())}
 	switch {
 	case q.Type == dnsmessage.TypeA && a.Is4():
 		err = m.AResource(head, dnsmessage.AResource{A: a.As4()})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,7 +23,7 @@ func (b *box) nameServer() *dnsproxy.Server {
 		Internal:   b.mayBeInside,
 		Learn:      b.learn,
 		Denied:     b.dnsDenied,
-		Stale:      func(n egress.Name) bool { return b.now.Load().exact[n] },
+		Stale:      func(n egress.Name) bool { return b.now.Load().policy.Spells(n) },
 	}
 }
 
@@ -108,10 +109,13 @@ func inside(conf *config.Gateway, n egress.Name, a netip.Addr) bool {
 }
 
 // learn makes an answer count before it leaves: for the followers, for the next
-// process, and for the kernel's sets. Only the last waits for a change under way.
+// process, and for the kernel's sets. Only the last waits for a change under way. An
+// answer that the followers would not know is not given.
 func (b *box) learn(_ context.Context, answers []egress.Binding) error {
 	at := time.Now()
-	b.bindings.Learn(at, answers)
+	if err := b.bindings.Learn(at, answers); err != nil {
+		return fmt.Errorf("%w: %w", dnsproxy.ErrNoRoom, err)
+	}
 	if err := b.state.record(&b.bindings, at, answers); err != nil {
 		b.log.Error("bindings journal: a restart would forget some", "err", err) // that is no reason to deny now
 	}

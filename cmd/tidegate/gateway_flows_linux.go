@@ -26,7 +26,7 @@ func (b *box) report(f egress.Flow) {
 
 // number is what the mark of a connection says of the verdict that allows it.
 func (b *box) number(c egress.Conn, v egress.Verdict) uint32 {
-	if n := b.names.Of(c, v, b.now.Load().exact[c.Name]); n != 0 {
+	if n := b.names.Of(c, v, b.now.Load().policy.Spells(c.Name)); n != 0 {
 		b.running.Add(1)
 		return n
 	}

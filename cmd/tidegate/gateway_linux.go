@@ -91,7 +91,6 @@ type inForce struct {
 	conf   *config.Gateway
 	policy *egress.Policy
 	rules  *kernel.Ruleset
-	exact  map[egress.Name]bool // names that a rule spells out
 	loaded time.Time
 }
 
@@ -195,10 +194,6 @@ func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how 
 	if err := b.apply(g); err != nil {
 		return err
 	}
-	if err := b.revoke(); err != nil {
-		return err
-	}
-	b.tidyUp()
 	b.taken()
 	b.log.Info("enforcing", "policy", b.now.Load().policy.ID(), "rules", len(g.Rules), "clusters", len(g.Clusters))
 	err = b.serve(ctx, sockets)
@@ -265,13 +260,6 @@ func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
-	flows, err := b.tracker.Flows()
-	if err != nil {
-		return err
-	}
-	live := numbersOf(flows)
-	b.numbers.Reserve(live)
-	b.names.Reserve(live)
 	return b.openQueues(open)
 }
 
@@ -445,6 +433,15 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	decide(b.apis.Run)
 	run(b.flows.Run)
 	if b.enforcing() {
+		b.changes.one.Lock() // before a reload can have it
+		decide(func(context.Context) error {
+			err := b.revoke() // what the last process permitted
+			b.changes.one.Unlock()
+			if err == nil {
+				b.tidyUp() // from now on, names get numbers
+			}
+			return err
+		})
 		decide(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
 		decide(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
 		decide(b.guard)
@@ -496,8 +493,10 @@ func (b *box) tidy(ctx context.Context) error {
 
 // tidyUp forgets what no live connection needs any more.
 func (b *box) tidyUp() {
-	if err := b.look(); err != nil {
-		b.log.Error("tidy", "err", err)
+	if b.enforcing() {
+		if err := b.look(); err != nil {
+			b.log.Error("tidy", "err", err)
+		}
 	}
 	b.bindings.Sweep(time.Now())
 }

@@ -73,9 +73,16 @@ func (b *box) apply(g *config.Gateway) error {
 	return nil
 }
 
-// replace is the part of apply during which nothing may be opened.
-func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
+// replace is the part of apply during which nothing may be opened. What it keeps of g is
+// what decides.
+func (b *box) replace(g *config.Gateway, whole *egress.Policy) (err error) {
 	was := b.now.Load()
+	policy := whole.Slim()
+	if was == nil && b.enforcing() {
+		if err := b.reserve(policy); err != nil {
+			return err
+		}
+	}
 	if err := b.numbers.Assign(policy); err != nil {
 		return err
 	}
@@ -90,7 +97,7 @@ func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 	}
 	var rules *kernel.Ruleset
 	if b.enforcing() {
-		if rules, err = kernel.Plan(policy, b.settings(g)); err != nil {
+		if rules, err = kernel.Plan(whole.Whole(), b.settings(g)); err != nil {
 			return err
 		}
 	}
@@ -102,7 +109,7 @@ func (b *box) replace(g *config.Gateway, policy *egress.Policy) (err error) {
 		}
 		return err
 	}
-	b.now.Store(&inForce{conf: g, policy: policy, rules: rules, exact: spelledOut(g.Rules), loaded: at})
+	b.now.Store(&inForce{conf: g.InForce(policy), policy: policy, rules: rules, loaded: at})
 	for _, c := range g.Clusters {
 		b.bindings.Say(c.Name, dnsPaths[c.DNS])
 	}
@@ -140,18 +147,4 @@ func (b *box) settings(g *config.Gateway) kernel.Settings {
 // dnsPaths are the file's words for a cluster's DNS, as the bindings know them.
 var dnsPaths = map[config.DNS]gateway.Path{
 	config.DNSShows: gateway.Unsaid, config.DNSGateway: gateway.Through, config.DNSElsewhere: gateway.Elsewhere,
-}
-
-func spelledOut(rules []egress.Rule) map[egress.Name]bool {
-	exact := map[egress.Name]bool{}
-	for _, r := range rules {
-		for _, e := range r.To {
-			if p, ok := e.Host.(egress.Pattern); ok {
-				if n, ok := p.Exact(); ok {
-					exact[n] = true
-				}
-			}
-		}
-	}
-	return exact
 }

@@ -34,6 +34,9 @@ func (b *box) revoke() error {
 	}
 	flows, err := b.tracker.Flows()
 	if err == nil {
+		numbers := carried(flows)
+		b.numbers.Reserve(numbers)
+		b.names.Reserve(numbers)
 		live := b.subjects(flows)
 		err = errors.Join(b.cut(b.revoked(live)), b.renumber(live))
 	}
@@ -125,9 +128,6 @@ func (b *box) cut(flows []kernel.Flow) error {
 
 // look tells those that keep something for live connections which ones there are.
 func (b *box) look() error {
-	if !b.enforcing() {
-		return nil
-	}
 	b.changes.one.Lock()
 	defer b.changes.one.Unlock()
 	flows, err := b.tracker.Flows()
@@ -146,14 +146,29 @@ func (b *box) look() error {
 		}
 	}
 	b.running.Store(int64(running))
-	if err := b.names.Forget(numbersOf(flows), b.state.renewNames); err != nil {
+	if err := b.names.Forget(carried(flows), b.state.renewNames); err != nil {
 		return fmt.Errorf("names of connections: %w", err)
 	}
 	return nil
 }
 
-// numbersOf are those in the marks of connections.
-func numbersOf(flows []kernel.Flow) map[uint32]bool {
+// reserve keeps the numbers that live connections carry from the rules that are about to get
+// one. Where none is, that can wait for revoke: to list the connections takes some µs each,
+// and until then nobody new is served.
+func (b *box) reserve(p *egress.Policy) error {
+	if b.numbers.Knows(p) {
+		return nil
+	}
+	flows, err := b.tracker.Flows()
+	if err != nil {
+		return err
+	}
+	b.numbers.Reserve(carried(flows))
+	return nil
+}
+
+// carried are the numbers in the marks of connections.
+func carried(flows []kernel.Flow) map[uint32]bool {
 	numbers := map[uint32]bool{}
 	for _, k := range flows {
 		numbers[k.Mark.Rule()] = true

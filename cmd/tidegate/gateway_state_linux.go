@@ -193,7 +193,7 @@ func (s *stateDir) restore(to *gateway.Bindings, now time.Time) (n int, err erro
 	if err != nil && !errors.Is(err, gateway.ErrTorn) {
 		return 0, errors.Join(fmt.Errorf("%s: %w", f.Name(), err), f.Close())
 	}
-	to.Learn(now, found)
+	_ = to.Learn(now, found) // what has no room is learned again when it is asked for
 	if cut := f.Truncate(good); cut != nil {
 		return len(found), errors.Join(cut, f.Close())
 	}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
 
+	"tidegate.io/tidegate/internal/results"
 	"tidegate.io/tidegate/lab"
 )
 
@@ -38,7 +36,7 @@ func runAttack(cmd *cobra.Command, f labFlags) error {
 		return undecided(err)
 	}
 	if f.results != "" {
-		if err := writeResults(f.results, "attacks", report); err != nil {
+		if err := results.Save(f.results, "attacks", report); err != nil {
 			return undecided(err)
 		}
 	}
@@ -73,30 +71,4 @@ func attackSite(dir string, cluster []byte, start func() *exec.Cmd) (lab.Config,
 		conf.Clusters = append(conf.Clusters, c.Cluster)
 	}
 	return conf, nil
-}
-
-// writeResults puts a value under its key into a results file, beside what other proofs have put there.
-func writeResults(file, key string, value any) error {
-	all := map[string]json.RawMessage{}
-	text, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(text, &all)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
-		return fmt.Errorf("results %s: %w", file, err)
-	}
-	for k, v := range map[string]any{"apiVersion": "tidegate.io/v1", "kind": "Results", key: value} {
-		if all[k], err = json.Marshal(v); err != nil {
-			return fmt.Errorf("results %s: %w", file, err)
-		}
-	}
-	if text, err = json.MarshalIndent(all, "", "  "); err == nil {
-		err = os.WriteFile(file, append(text, '\n'), 0o644)
-	}
-	if err != nil {
-		return fmt.Errorf("results %s: %w", file, err)
-	}
-	return nil
 }

@@ -2,10 +2,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"tidegate.io/tidegate/internal/netns/netnstest"
@@ -49,31 +46,5 @@ func TestNothingGetsAround(t *testing.T) {
 	}
 	if len(report.Missing) > 0 {
 		t.Errorf("not installed, see scripts/setup: %v", report.Missing)
-	}
-}
-
-func TestResultsStandBesideEachOther(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "results.json")
-	for _, key := range []string{"faults", "attacks", "attacks"} {
-		if err := writeResults(file, key, map[string]bool{"ok": true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got map[string]any
-	if err := json.Unmarshal(text, &got); err != nil {
-		t.Fatal(err)
-	}
-	if got["apiVersion"] != "tidegate.io/v1" || got["faults"] == nil || got["attacks"] == nil || len(got) != 4 {
-		t.Errorf("%s", text)
-	}
-	if err := os.WriteFile(file, []byte("not JSON"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeResults(file, "attacks", nil); err == nil {
-		t.Error("what is no results file was overwritten")
 	}
 }
