@@ -33,7 +33,7 @@ func (f *Follower) overtaken(c *conn, id uint32) bool {
 func (f *Follower) deny(c *conn, r egress.Reason) { f.denied(c, egress.Denied(r)) }
 
 // denied ends a connection: both ends are reset at once, so that none is left half open, and
-// what either still sends is cut.
+// what either still sends is cut. The kernel resets who has sent a packet that is cut.
 func (f *Follower) denied(c *conn, v egress.Verdict) {
 	f.log(c, v)
 	f.end(c, true)
@@ -78,7 +78,7 @@ func (f *Follower) end(c *conn, tellClient bool) {
 		return
 	}
 	for i, h := range c.held {
-		// One of them carries the mark to the connection.
+		// One of them carries the mark to the connection, and is answered with a reset.
 		if last := i == len(c.held)-1; last {
 			f.Verdict(h.id, true, f.Cut)
 		} else {
@@ -86,7 +86,7 @@ func (f *Follower) end(c *conn, tellClient bool) {
 		}
 	}
 	if c.state != opening {
-		if tellClient {
+		if tellClient && len(c.held) == 0 {
 			f.reset(c.key.server, c.key.client, c.heard, c.first+uint32(len(c.client.buf)))
 		}
 		f.reset(c.key.client, c.key.server, c.sequence(), c.heard)
@@ -106,14 +106,19 @@ func (f *Follower) drops(id uint32, observe bool) { f.Verdict(id, observe, 0) }
 
 // settle answers for a connection that is decided at its first packet.
 func (f *Follower) settle(id uint32, policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) {
+	f.Verdict(id, true, f.settled(policy, scope, conn, v, observe))
+}
+
+// settled tells of such a connection, and returns its mark.
+func (f *Follower) settled(policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) (mark uint32) {
 	f.tell(policy, scope, conn, v, observe)
 	switch {
 	case observe:
-		f.Verdict(id, true, f.Passed(conn, v))
+		return f.Passed(conn, v)
 	case v.Action == egress.Allow:
-		f.Verdict(id, true, f.Allowed(conn, v))
+		return f.Allowed(conn, v)
 	default:
-		f.Verdict(id, true, f.Cut)
+		return f.Cut
 	}
 }
 

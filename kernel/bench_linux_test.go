@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -66,6 +68,30 @@ func BenchmarkQueue(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
+// BenchmarkOpen opens addresses, by so many callers a processor at once.
+func BenchmarkOpen(b *testing.B) {
+	netnstest.Need(b)
+	for _, callers := range []int{1, 16} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			bn := newBench(b, false)
+			rs := bn.load(nil, rule(b, "git", nil, "tcp://git.example:9418"))
+			var next atomic.Uint32
+			begin := cpu(b)
+			b.SetParallelism(callers)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					n := next.Add(1) % (maxLearned / 2)
+					addr := netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
+					if err := bn.table.Open(learn(rs, binding("prod", "git.example", addr.String(), time.Hour))); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(cpu(b)-begin)/float64(b.N), "cpu-ns/op")
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func (o oldChain) same(n Chain) bool {
 
 type oldSet struct {
 	name  string
-	grows bool // learned or rates: its elements are not of a plan
+	grows bool // learned or rates: its elements are not of a plan, and stay
 	marks bool
 	key   KeyType
 }
@@ -115,6 +116,9 @@ func readSet(attrs []byte) (o oldSet) {
 				o.key = V6
 			}
 		}
+	}
+	if strings.HasPrefix(o.name, expectedSets) {
+		o.grows = false // what a policy expected is not what the next one does
 	}
 	return o
 }

@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// maxLearned bounds each set of learned addresses: ten thousand names
-	// under wildcards, with some addresses each, have room.
+	// maxLearned bounds each set of learned addresses: twice what names below
+	// wildcards may have.
 	maxLearned = 262144
 
 	// observedPrefix begins the reports and counters of what was let through.

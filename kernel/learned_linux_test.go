@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,38 @@ func TestOpeningAgainStartsTheTimeoutAgain(t *testing.T) {
 		if len(es) != 1 || es[0].Timeout > step.left || es[0].Timeout < step.left-10*time.Second || es[0].Mark != NewMark(Allowed, step.mark) {
 			t.Errorf("after %+v: %+v", step, es)
 		}
+	}
+}
+
+// Those who open at the same time share transactions: one that cannot be done, or an address that two want, is nobody else's
+// trouble.
+func TestManyOpenAtOnce(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	rs := b.load(nil, rule(t, "git", nil, "tcp://git.example:9418"), rule(t, "other", nil, "tcp://other.example:9418"))
+	const callers, each = 16, 20
+	shared := learn(rs, binding("prod", "git.example", "20.40.9.9", time.Hour))
+	var all sync.WaitGroup
+	for c := range callers {
+		all.Go(func() {
+			for i := range each {
+				name := []string{"git.example", "other.example"}[c%2]
+				own := learn(rs, binding("prod", name, fmt.Sprintf("20.40.%d.%d", 10+c, i), time.Hour), binding("prod", name, "20.40.9.8", time.Hour))
+				if err := b.table.Open(append(own, shared...)); err != nil {
+					t.Errorf("caller %d: %v", c, err)
+				}
+				wrong := Element{Set: "none", Addr: shared[0].Addr, Timeout: time.Hour}
+				if err := b.table.Open([]Element{wrong}); !errors.Is(err, unix.ENOENT) {
+					t.Errorf("a set that is not there: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	es, err := b.table.Elements()
+	must(t, err)
+	if want := callers*each + 2; len(es) != want {
+		t.Errorf("%d are open, want %d", len(es), want)
 	}
 }
 

@@ -8,8 +8,11 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tidegate.io/tidegate/internal/netns/netnstest"
 )
 
 func TestNameserversAreOurs(t *testing.T) {
@@ -34,6 +37,26 @@ func TestNameserversAreOurs(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A resolver in the cluster asks from one address, and from one port, as often as it likes.
+func TestQuestionsAreNoNewConnections(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	b.load(nil)
+	b.echo(b.gateway, 5300)
+	c, err := b.dial("udp", at(gatewayAddrs[0], 53))
+	must(t, err)
+	defer c.Close()
+	buf := make([]byte, 100)
+	for i := range 2 * freshBurst {
+		must(t, c.SetDeadline(time.Now().Add(2*time.Second)))
+		_, err := c.Write(buf)
+		must(t, err)
+		if _, err := c.Read(buf); err != nil {
+			t.Fatalf("question %d: %v", i, err)
+		}
+	}
 }
 
 // listenTransparent listens as the HTTP proxy does.

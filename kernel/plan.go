@@ -208,6 +208,9 @@ func (pl *planner) sharedSets(clusters []client) {
 	if pl.settings.DNS != 0 {
 		pl.chains("dns", clusters)
 	}
+	for i, key := range []KeyType{V4SYN, V6SYN} {
+		pl.add(Set{Name: expectedSets + families[i].name, Key: key, Kind: Expecting})
+	}
 	for _, name := range []string{"logged", "cut", "ntp", "held", "fresh"} {
 		for _, f := range families {
 			pl.add(Set{Name: name + "." + f.name, Key: f.key, Kind: Rates})
@@ -230,6 +233,7 @@ var (
 	reply    = match{field: ctDirection, op: "==", value: directionReply}
 	invalid  = match{ctState, stateInvalid, "&", stateInvalid}
 	related  = match{ctState, stateRelated, "&", stateRelated}
+	unknown  = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
 	toUs     = match{field: fibDestination, op: "==", value: addressLocal}
 )
 

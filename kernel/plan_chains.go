@@ -49,12 +49,19 @@ func (pl *planner) hooks(clusters []client) {
 		// that was merely passed on must not change what its connection has
 		// become meanwhile; a SYN must, for the verdict on the connection
 		// before it may have been given after it was queued.
-		Rule{match{metaMark, uint32(^seen), "==", 0}, accept},
+		Rule{match{metaMark, uint32(^(seen | again)), "==", 0}, accept},
 		Rule{ctIs(Cut), bareSYN("!="), setPacketMark{}, goTo("cut")}, // cut while the packet waited: no verdict revives it
+		Rule{match{field: metaMark, op: "==", value: uint32(Expected)}, bareSYN("=="), expect{0}},
+		Rule{match{field: metaMark, op: "==", value: uint32(Expected)}, bareSYN("=="), expect{1}},
+		Rule{packetIs(Opening), setPacketMark{}, accept},
+		Rule{packetIs(Held), ctIs(Opening), setMark{NewMark(Held, 0)}}, // the process has seen its answer
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
 		Rule{copyMark{}},
-		Rule{packetIs(Cut), goTo("cut")},
+		// The process has told the other end, and need not hear of it. A packet that is
+		// neither dropped nor answered here would go on.
+		Rule{packetIs(Cut), proto(protoTCP), withReset},
+		Rule{packetIs(Cut), withProhibited},
 		Rule{setPacketMark{}},
 	)
 	if pl.settings.Masquerade {
@@ -102,7 +109,7 @@ func (pl *planner) classify() {
 		shortcuts.classify, []Rule{
 			// The re-used-ports attack: a client makes the server close without
 			// conntrack noticing, and opens another connection on the same ports.
-			{bareSYN("=="), setMark{}},
+			{bareSYN("=="), match{field: ctMark, op: "!=", value: 0}, setPacketMark{seen | again}, setMark{}},
 			// Datagrams have no SYN: one of a flow that was cut is judged as the first of
 			// a new one, or a client that keeps its port would never be permitted again.
 			{proto(protoUDP), ctIs(Cut), original, setMark{}},
@@ -119,11 +126,12 @@ func (pl *planner) classify() {
 }
 
 // tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
-// nobody answers stays for half a minute. What is refused here makes none.
+// nobody answers stays for half a minute. What is refused here makes none. Only packets that
+// would make one count: the flow of a resolver that asks our DNS server stays undecided.
 func (pl *planner) tooFresh() []Rule {
 	flood := goTo(pl.deny(egress.TooManyPending, drop))
 	return each(func(name string, src, _ field) Rule {
-		return Rule{in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
+		return Rule{unknown, in{src, "enforced." + name}, limit{src, "fresh." + name, true, freshRate, freshBurst}, flood}
 	})
 }
 
@@ -181,6 +189,7 @@ func (pl *planner) forward() {
 		{ctIs(Passed), proto(protoTCP), accept},
 		{ctIs(Passed), proto(protoUDP), accept},
 		{ctIs(Held), goTo("held")},
+		{ctIs(Opening), goTo("held")},
 	}...)
 	// What was watched when its cluster was enforced has passed without a verdict.
 	rules = append(rules, each(func(name string, src, _ field) Rule {

@@ -17,6 +17,7 @@ type socket struct {
 	file *os.File
 	raw  syscall.RawConn
 	seq  uint32
+	buf  []byte // of answers to requests
 }
 
 func openSocket(family int) (*socket, error) {
@@ -146,13 +147,15 @@ func (s *socket) request(b []byte) error {
 		return err
 	}
 	var first error
-	buf := make([]byte, 1<<16)
+	if s.buf == nil {
+		s.buf = make([]byte, 1<<16)
+	}
 	for {
-		n, err := s.receive(buf)
+		n, err := s.receive(s.buf)
 		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)
 		}
-		for h, body := range headers(buf[:n]) {
+		for h, body := range headers(s.buf[:n]) {
 			if h.Type != unix.NLMSG_ERROR || h.Seq < last.first || len(body) < 4 {
 				continue
 			}

@@ -18,6 +18,8 @@ type Table struct {
 	applied []oldChain // what the last Apply left behind
 	routes  routes     // and what it made of them
 	noOwner bool       // the kernel does not let a process own a table that outlives it
+
+	openings openings
 }
 
 // tableBuffer takes a transaction with some hundred thousand prefixes.
@@ -219,54 +221,6 @@ func (t *Table) difference(old *content, open []Element) (stale, missing []Eleme
 		}
 	}
 	return stale, missing, nil
-}
-
-// Open opens learned addresses, and makes the timeouts of those that are open
-// already start again. When it returns, connections to them are permitted. An
-// address that is open for another rule gets the mark of the later one.
-func (t *Table) Open(elements []Element) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for chunk := range slices.Chunk(elements, maxElements) {
-		if err := t.open(chunk); err != nil {
-			return fmt.Errorf("nftables: open %s in %s, one of %d: %w", chunk[0].Addr, chunk[0].Set, len(chunk), err)
-		}
-	}
-	return nil
-}
-
-func (t *Table) open(elements []Element) error {
-	err := t.refresh(elements)
-	if !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	// One of them is open with another mark.
-	for i := range elements {
-		one := elements[i : i+1]
-		err := t.refresh(one)
-		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) {
-			b := newChange()
-			b.change(unix.NFT_MSG_DELSETELEM, one)
-			b.change(unix.NFT_MSG_NEWSETELEM, one)
-			err = b.send(t.sock)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// refresh adds elements that may be there, in which case their timeouts start
-// again. Only new kernels (Linux 6.12) do that when an element is added twice; the
-// others keep the old one, so it is deleted in between, which needs it to be
-// there. No packet sees it missing, for this is one transaction.
-func (t *Table) refresh(elements []Element) error {
-	b := newChange()
-	b.change(unix.NFT_MSG_NEWSETELEM, elements)
-	b.change(unix.NFT_MSG_DELSETELEM, elements)
-	b.change(unix.NFT_MSG_NEWSETELEM, elements)
-	return b.send(t.sock)
 }
 
 // change adds messages that add or delete elements, in the order given.

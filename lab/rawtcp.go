@@ -94,6 +94,7 @@ type rawHow struct {
 	stamps  bool   // with timestamps
 	early   []byte // data that the SYN carries
 	options []byte // further TCP options of the SYN, in multiples of four bytes
+	second  int    // a second SYN comes behind the first, which counts from so many bytes further on; 0 is none
 }
 
 // A rawTCP is a TCP connection made by hand: no kernel has a say in what it sends.
@@ -174,6 +175,11 @@ func (c *rawTCP) handshake(ctx context.Context) error {
 	for range 4 {
 		if err := c.send(segment{at: -1, data: c.how.early, flags: flagSYN, noACK: true, options: c.how.options}); err != nil {
 			return err
+		}
+		if c.how.second != 0 {
+			if err := c.send(segment{at: c.how.second - 1, flags: flagSYN, noACK: true}); err != nil {
+				return err
+			}
 		}
 		wait, cancel := context.WithTimeout(ctx, silence/3)
 		err := c.until(wait, func() bool { return c.open })

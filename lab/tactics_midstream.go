@@ -17,7 +17,7 @@ import (
 // midstreamTactics: what was decided about one connection is used for another, or one goes on of which nothing is known
 // any more.
 func midstreamTactics() []tactic {
-	return append(reuseTactics(),
+	return append(append(reuseTactics(), twiceOpened()...),
 		tactic{name: "goes on after the gateway has forgotten it", source: "nf_conntrack_tcp_loose", axes: byFamily, evil: forgotten(true), twin: forgotten(false)},
 		tactic{name: "goes on after the gateway has forgotten it, in the middle of the hello", source: "nf_conntrack_tcp_loose", axes: byFamily | byHello,
 			evil: forgottenHello, twin: plainly.truth()},
@@ -52,6 +52,24 @@ func reuseTactics() []tactic {
 	} {
 		all = append(all, tactic{name: "ends a permitted connection with " + e.name + ", and shows another name on its ports", source: e.source,
 			axes: byFamily | byHello, evil: reused(false, e.ends), twin: reused(true, e.ends)})
+	}
+	return all
+}
+
+// twiceOpened are two SYNs of which the server takes one: who counts from the other reads the permitted name.
+func twiceOpened() []tactic {
+	var all []tactic
+	for _, second := range []int{-5000, 1 << 24} { // a SYN inside of its window would end what the server has
+		side := wireSide{how: func(shape, []byte) rawHow { return rawHow{second: second} }, play: func(c *strand) error {
+			return steps(
+				func() error { return c.put(c.good, 0, len(c.good), func(s *segment) { s.at += second }) },
+				func() error { time.Sleep(onItsWay); return nil },
+				func() error { return c.put(c.evil, 0, len(c.evil), nil) })
+		}}
+		all = append(all, tactic{
+			name:   fmt.Sprintf("opens with a second SYN, %+d bytes from the first, and shows the permitted name there", second),
+			source: "Geneva, CCS 2019", axes: byFamily | byHello, evil: side.lie(), twin: plainly.truth(),
+		})
 	}
 	return all
 }

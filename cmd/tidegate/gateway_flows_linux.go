@@ -50,10 +50,13 @@ func (b *box) ended(k kernel.Flow) {
 	case s == kernel.Allowed, s == kernel.Passed:
 	case s == kernel.Cut && k.Mark.Rule() != 0: // it had been allowed
 		f.Verdict = egress.Denied(egress.PolicyChanged)
+	case s == kernel.Opening:
+		b.report(b.unanswered(k))
+		return
 	default:
 		return
 	}
-	if k.Mark.Rule() >= gateway.FirstName {
+	if numberOf(k.Mark) >= gateway.FirstName {
 		b.running.Add(-1)
 	}
 	f.Time, f.End = k.End, true
@@ -67,6 +70,20 @@ func (b *box) ended(k kernel.Flow) {
 	b.report(f)
 }
 
+// unanswered is a connection whose SYN no follower has seen, and that never opened.
+func (b *box) unanswered(k kernel.Flow) egress.Flow {
+	now := b.now.Load()
+	f := egress.Flow{Time: k.End, Policy: now.policy.ID(), Verdict: egress.Denied(egress.UpstreamUnreachable)}
+	if f.Time.IsZero() {
+		f.Time = time.Now()
+	}
+	if c := now.policy.Cluster(k.Src.Addr()); c != nil {
+		f.Cluster = c.Name
+	}
+	f.Conn = egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst, Bound: b.bindings.Names(f.Time, f.Cluster, k.Dst.Addr())}
+	return f
+}
+
 // byMark is what a connection's mark tells, which is all that is kept of it.
 func (b *box) byMark(k kernel.Flow) egress.Flow {
 	now := b.now.Load()
@@ -75,12 +92,12 @@ func (b *box) byMark(k kernel.Flow) egress.Flow {
 	if c := now.policy.Cluster(k.Src.Addr()); c != nil {
 		f.Cluster = c.Name
 	}
-	if d, ok := b.names.Decided(k.Mark.Rule()); ok {
+	if d, ok := b.names.Decided(numberOf(k.Mark)); ok {
 		f.Conn, f.Observed = d.Conn(f.Conn), k.Mark.State() == kernel.Passed
 		f.Verdict.Reason, f.Verdict.Rule = d.Reason, &egress.Rule{ID: d.Rule}
 		return f
 	}
-	if id := b.numbers.Rule(k.Mark.Rule()); id != "" {
+	if id := b.numbers.Rule(numberOf(k.Mark)); id != "" {
 		f.Verdict.Rule = &egress.Rule{ID: id}
 		return f
 	}

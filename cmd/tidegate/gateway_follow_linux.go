@@ -61,7 +61,9 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 		Passed: func(c egress.Conn, v egress.Verdict) uint32 {
 			return uint32(kernel.NewMark(kernel.Passed, b.number(c, v)))
 		},
-		Cut: uint32(kernel.NewMark(kernel.Cut, 0)),
+		Cut:      uint32(kernel.NewMark(kernel.Cut, 0)),
+		Held:     uint32(kernel.NewMark(kernel.Held, 0)),
+		Expected: uint32(kernel.Expected),
 	})
 	return f
 }
@@ -139,7 +141,11 @@ func (f *followed) run(ctx context.Context) error {
 		Packets: func(batch []kernel.Packet) {
 			at := time.Now()
 			for i := range batch {
-				f.follower.Packet(at, batch[i].ID, batch[i].Payload)
+				if p := &batch[i]; p.Mark.State() == kernel.Opening {
+					f.follower.Opened(at, p.ID, p.Mark.Rule(), p.Payload)
+				} else {
+					f.follower.Packet(at, p.ID, p.Payload)
+				}
 			}
 		},
 		Tick: f.tick,

@@ -58,7 +58,7 @@ func (b *box) subjects(flows []kernel.Flow) (all []live) {
 		if !b.subject(k) {
 			continue
 		}
-		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: k.Mark.Rule()}, k}
+		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: numberOf(k.Mark)}, k}
 		if d, ok := b.names.Decided(l.Rule); ok {
 			l.Conn = d.Conn(l.Conn)
 		}
@@ -137,10 +137,11 @@ func (b *box) look() error {
 	b.bindings.Age()
 	policy, running := b.now.Load().policy, 0
 	for _, k := range flows {
-		if k.Mark.Rule() >= gateway.FirstName {
+		number := numberOf(k.Mark)
+		if number >= gateway.FirstName {
 			running++
 		}
-		d, named := b.names.Decided(k.Mark.Rule())
+		d, named := b.names.Decided(number)
 		if c := policy.Cluster(k.Src.Addr()); named && c != nil && d.Reason == egress.ByNameRule && k.Mark.State() != kernel.Cut {
 			b.bindings.Use(c.Name, d.Name, k.Dst.Addr())
 		}
@@ -171,9 +172,18 @@ func (b *box) reserve(p *egress.Policy) error {
 func carried(flows []kernel.Flow) map[uint32]bool {
 	numbers := map[uint32]bool{}
 	for _, k := range flows {
-		numbers[k.Mark.Rule()] = true
+		numbers[numberOf(k.Mark)] = true
 	}
 	return numbers
+}
+
+// numberOf is the number of the rule, or of the name, that a connection was allowed by; 0 is none.
+func numberOf(m kernel.Mark) uint32 {
+	switch m.State() {
+	case kernel.Allowed, kernel.Passed, kernel.Cut:
+		return m.Rule()
+	}
+	return 0
 }
 
 // tuple is what tells live connections apart.
