@@ -29,6 +29,10 @@ const (
 	// wildcard, whoever owns the domain below it can make as many as they like.
 	maxInvented, maxInventedRule = maxDecided / 2, 1 << 13
 
+	// skipped is how many numbers are left out at a restart. Should the file be a copy that is older than connections which
+	// live, then theirs are not given again before they are reserved.
+	skipped = 1 << 12
+
 	// idleLooks is how many looks at the live connections a number is kept that none of them carries: a
 	// connection can be too young for one.
 	idleLooks = 2
@@ -186,9 +190,19 @@ func (n *Names) Reserve(live map[uint32]bool) {
 	}
 }
 
-// Forget takes a look at the numbers of live connections, and forgets those that are not in use any more. When that, or a
-// line that could not be written, makes it necessary, renew gets all lines, and returns what further ones are written to.
-func (n *Names) Forget(live map[uint32]bool, renew func(lines []byte) (io.Writer, error)) error {
+// Renew begins the file: it gets all lines, and returns what further ones are written to.
+type Renew func(lines []byte) (io.Writer, error)
+
+// Open begins the file. From now on numbers are given.
+func (n *Names) Open(renew Renew) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.renew(renew)
+}
+
+// Forget takes a look at the numbers of live connections, and forgets those that are not in use any more. The file is begun
+// anew when that, or a line that could not be written, makes it necessary.
+func (n *Names) Forget(live map[uint32]bool, renew Renew) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	stale := n.out == nil
@@ -203,6 +217,10 @@ func (n *Names) Forget(live map[uint32]bool, renew func(lines []byte) (io.Writer
 	if !stale {
 		return nil
 	}
+	return n.renew(renew)
+}
+
+func (n *Names) renew(renew Renew) error {
 	var lines []byte
 	for _, number := range slices.Sorted(maps.Keys(n.decided)) {
 		if e := n.decided[number]; e.decided != (Decided{}) {
@@ -244,6 +262,7 @@ func ReadNames(r io.Reader) (*Names, error) {
 		line, err := in.ReadBytes('\n')
 		switch {
 		case errors.Is(err, io.EOF):
+			n.next = max(n.next, FirstName) + skipped
 			return n, nil
 		case err != nil:
 			return nil, err

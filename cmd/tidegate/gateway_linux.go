@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -236,10 +237,6 @@ func (b *box) assemble(g *config.Gateway, stdout io.Writer, open *closers) (err 
 		b.log.Warn("rule numbers are lost; connections of before the restart end", "err", err)
 		b.numbers = &gateway.Numbers{}
 	}
-	if b.names, err = b.state.names(); err != nil {
-		b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
-		b.names = &gateway.Names{}
-	}
 	policy, err := g.Policy()
 	if err != nil {
 		return err
@@ -260,7 +257,32 @@ func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
+	if err := b.openNames(); err != nil {
+		return err
+	}
 	return b.openQueues(open)
+}
+
+// openNames restores the numbers of names. Where the file is not there, as at the first start,
+// those that live connections carry must not be given again.
+func (b *box) openNames() error {
+	names, err := b.state.names()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
+		}
+		flows, err := b.tracker.Flows()
+		if err != nil {
+			return err
+		}
+		names = &gateway.Names{}
+		names.Reserve(carried(flows))
+	}
+	if err := names.Open(b.state.renewNames); err != nil {
+		b.log.Error("names of connections cannot be kept; a change of their rules ends them", "err", err)
+	}
+	b.names = names
+	return nil
 }
 
 func (b *box) openKernel(open *closers) (err error) {
@@ -438,7 +460,7 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 			err := b.revoke() // what the last process permitted
 			b.changes.one.Unlock()
 			if err == nil {
-				b.tidyUp() // from now on, names get numbers
+				b.tidyUp()
 			}
 			return err
 		})

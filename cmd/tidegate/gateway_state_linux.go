@@ -136,12 +136,10 @@ func (s *stateDir) keepNumbers(n *gateway.Numbers) error {
 	})
 }
 
-// names reads the numbers of names; without a file there are none yet.
+// names reads the numbers of names.
 func (s *stateDir) names() (*gateway.Names, error) {
 	f, err := os.Open(s.path(namesFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return &gateway.Names{}, nil
-	} else if err != nil {
+	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
