@@ -263,3 +263,28 @@ func TestANamedConnectionIsJudgedByItsName(t *testing.T) {
 		t.Error("not cut by a policy that denies it")
 	}
 }
+
+// FuzzReadNames holds what is read against what is read again once it has been written.
+func FuzzReadNames(f *testing.F) {
+	f.Add([]byte(`{"number":8388608,"rule":"r","name":"a.example","proto":"https","reason":"name-rule","invented":true}` + "\n"))
+	f.Add([]byte(`{"number":8388609,"rule":"r","proto":"http","reason":"api-server-address","api":true,"literal":true}` + "\n{"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := ReadNames(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		var out file
+		if err := n.Open(out.renew); err != nil {
+			t.Fatal(err)
+		}
+		again := reread(t, &out)
+		if again.Len() != n.Len() || again.all != n.all {
+			t.Fatalf("%d and %d of them invented; read again, %d and %d\n%q", n.Len(), n.all, again.Len(), again.all, out.String())
+		}
+		for number, e := range n.decided {
+			if d, ok := again.Decided(number); !ok || d != e.decided {
+				t.Errorf("%d: %+v; read again, %+v", number, e.decided, d)
+			}
+		}
+	})
+}

@@ -224,6 +224,9 @@ func (n *Numbers) UnmarshalJSON(b []byte) error {
 	}
 	all, taken := map[string]numbered{}, map[uint32]string{}
 	for _, e := range j.Rules {
+		if e.Rule == lost && e.Number > MaxNumber {
+			continue // kept by a version that had no names
+		}
 		other, twice := taken[e.Number]
 		switch {
 		case e.Number == 0 || e.Number > MaxNumber || e.Content == "" || e.Rule == "" || e.Vanished < 0:

@@ -85,6 +85,13 @@ func TestNumbersWrap(t *testing.T) {
 	}
 }
 
+func TestNumbersOfAVersionWithoutNamesAreRead(t *testing.T) {
+	var n Numbers
+	if err := json.Unmarshal([]byte(`{"next":3,"rules":[{"number":8388700,"rule":"lost","content":"lost 8388700"}]}`), &n); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNumbersRefuse(t *testing.T) {
 	for _, tt := range []struct{ in, hint string }{
 		{`{`, "unexpected end"},
