@@ -62,8 +62,6 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 			return uint32(kernel.NewMark(kernel.Passed, b.number(c, v)))
 		},
 		Cut:      uint32(kernel.NewMark(kernel.Cut, 0)),
-		Held:     uint32(kernel.NewMark(kernel.Held, 0)),
-		Expected: uint32(kernel.Expected),
 	})
 	return f
 }
@@ -141,11 +139,7 @@ func (f *followed) run(ctx context.Context) error {
 		Packets: func(batch []kernel.Packet) {
 			at := time.Now()
 			for i := range batch {
-				if p := &batch[i]; p.Mark.State() == kernel.Opening {
-					f.follower.Opened(at, p.ID, p.Mark.Rule(), p.Payload)
-				} else {
-					f.follower.Packet(at, p.ID, p.Payload)
-				}
+				f.follower.Packet(at, batch[i].ID, batch[i].Payload)
 			}
 		},
 		Tick: f.tick,
