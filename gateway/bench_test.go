@@ -69,7 +69,7 @@ func canned(b *testing.B, hello []byte, cuts []int) (*Follower, [][]byte) {
 				b.Fatal(fl.Verdict)
 			}
 		},
-		Allowed: func(*egress.Rule) uint32 { return allowedMark }, Passed: func(*egress.Rule) uint32 { return 0 }, Cut: cutMark,
+		Allowed: func(egress.Conn, egress.Verdict) uint32 { return allowedMark }, Passed: func(egress.Conn, egress.Verdict) uint32 { return 0 }, Cut: cutMark,
 	})
 	const c, s = 1000, 2000
 	client := func(flags wire.Flags, off int, data []byte) []byte {

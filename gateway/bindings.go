@@ -65,7 +65,7 @@ type named struct {
 	name   egress.Name
 	leases []lease // in the order of their addresses
 	used   time.Time
-	pins   int   // of all leases
+	inUse  int   // of the leases
 	place  place // in the shares; zero when it is exempt from eviction
 }
 
@@ -73,11 +73,15 @@ type named struct {
 type lease struct {
 	addr    netip.Addr
 	expires time.Time // of the answer, without the grace
-	pins    int32     // live connections
+	uses    uint8     // looks at the live connections for which it is still in use
 	at      int32     // in the address's names
 }
 
-func (l *lease) over(now time.Time) bool { return l.pins == 0 && !now.Before(l.expires.Add(Grace)) }
+// usedLooks is how many looks at the live connections a binding outlives that none of them uses: a connection
+// can be too young for one.
+const usedLooks = 2
+
+func (l *lease) over(now time.Time) bool { return l.uses == 0 && !now.Before(l.expires.Add(Grace)) }
 
 // find returns where the lease of an address is, or belongs.
 func (n *named) find(addr netip.Addr) (i int, found bool) {
@@ -168,11 +172,11 @@ func (b *Bindings) room(s *scope, now time.Time, n *named) bool {
 	return true
 }
 
-// forgetOldest makes room for an address; it reports false when all are pinned.
+// forgetOldest makes room for an address; it reports false when all are in use.
 func (b *Bindings) forgetOldest(s *scope, n *named) bool {
 	oldest := -1
 	for i := range n.leases {
-		if l := &n.leases[i]; l.pins == 0 && (oldest < 0 || l.expires.Before(n.leases[oldest].expires)) {
+		if l := &n.leases[i]; l.uses == 0 && (oldest < 0 || l.expires.Before(n.leases[oldest].expires)) {
 			oldest = i
 		}
 	}
@@ -382,37 +386,65 @@ func (b *Bindings) zone(n egress.Name) string {
 	return b.policy.Zone(n)
 }
 
-// Pin keeps a binding for as long as a live connection uses it; Unpin ends that. Pinning what is
-// not bound does nothing.
-func (b *Bindings) Pin(scope string, name egress.Name, addr netip.Addr) { b.pin(scope, name, addr, 1) }
-
-// Unpin takes one Pin back.
-func (b *Bindings) Unpin(scope string, name egress.Name, addr netip.Addr) {
-	b.pin(scope, name, addr, -1)
-}
-
-func (b *Bindings) pin(scope string, name egress.Name, addr netip.Addr, by int32) {
+// Use keeps a binding that a connection uses, until Age has been called a few times since. Of what
+// is not bound it does nothing.
+func (b *Bindings) Use(scope string, name egress.Name, addr netip.Addr) {
 	addr = addr.Unmap()
+	b.mu.RLock()
+	_, l := b.lease(scope, name, addr)
+	known := l == nil || l.uses > usedLooks
+	b.mu.RUnlock()
+	if known {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if n, l := b.lease(scope, name, addr); l != nil {
+		b.scopes[scope].use(n, l, usedLooks+1)
+	}
+}
+
+// lease finds one; nil is none.
+func (b *Bindings) lease(scope string, name egress.Name, addr netip.Addr) (*named, *lease) {
 	s := b.scopes[scope]
 	if s == nil || s.names[name] == nil {
-		return
+		return nil, nil
 	}
 	n := s.names[name]
 	i, found := n.find(addr)
 	if !found {
-		return
+		return nil, nil
 	}
-	l := &n.leases[i]
-	before := n.pins
-	n.pins -= int(l.pins)
-	l.pins = max(0, l.pins+by)
-	if n.pins += int(l.pins); (before > 0) != (n.pins > 0) {
+	return n, &n.leases[i]
+}
+
+// Age begins a look at the live connections: Use follows for what each of them uses.
+func (b *Bindings) Age() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.scopes {
+		for _, n := range s.names {
+			for i := range n.leases {
+				if l := &n.leases[i]; l.uses > 0 {
+					s.use(n, l, l.uses-1)
+				}
+			}
+		}
+	}
+}
+
+// use sets for how many looks a lease of n is in use.
+func (s *scope) use(n *named, l *lease, looks uint8) {
+	before := n.inUse
+	switch {
+	case l.uses == 0 && looks > 0:
+		n.inUse++
+	case l.uses > 0 && looks == 0:
+		n.inUse--
+		s.addrs[l.addr].check = time.Time{} // it may have been over for long
+	}
+	if l.uses = looks; (before > 0) != (n.inUse > 0) {
 		s.shares.renew(n)
-	}
-	if l.pins == 0 { // it may have been over for long
-		s.addrs[addr].check = time.Time{}
 	}
 }
 

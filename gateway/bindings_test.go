@@ -82,22 +82,28 @@ func TestBindingsNewerAnswer(t *testing.T) {
 	}
 }
 
-func TestBindingsPin(t *testing.T) {
+func TestBindingsInUse(t *testing.T) {
 	b := learned(t, "prod a.example.com 20.0.0.1 60s")
 	name, addr, late := egress.MustParseName("a.example.com"), netip.MustParseAddr("20.0.0.1"), start.Add(30*time.Hour)
-	b.Pin("prod", name, addr)
-	b.Pin("prod", name, addr)
-	b.Unpin("prod", name, addr)
+	b.Use("prod", name, addr)
+	for range 5 {
+		b.Age()
+		b.Use("prod", name, addr)
+		b.Sweep(late)
+	}
+	for range usedLooks {
+		b.Age()
+	}
 	b.Sweep(late)
 	if got := namesAt(b, late, "prod", "20.0.0.1"); got != "a.example.com" {
-		t.Fatalf("pinned, it is gone: %q", got)
+		t.Fatalf("it was in use a moment ago, and is gone: %q", got)
 	}
-	b.Unpin("prod", name, addr)
+	b.Age()
 	if got := namesAt(b, late, "prod", "20.0.0.1"); got != "" {
-		t.Errorf("not pinned any more, it stays: %q", got)
+		t.Errorf("not in use any more, it stays: %q", got)
 	}
-	b.Pin("prod", name, addr) // of what is not there
-	b.Unpin("none", name, addr)
+	b.Use("prod", name, addr) // of what is not there
+	b.Use("none", name, addr)
 }
 
 // learnAt has a name learned for the i-th address.
@@ -206,10 +212,10 @@ func TestBindingsTogether(t *testing.T) {
 				for _, n := range b.Names(now, "prod", addr) {
 					_ = n.String()
 				}
-				b.Pin("prod", name, addr)
+				b.Use("prod", name, addr)
 				b.Strict(now, "prod")
 				b.See("prod")
-				b.Unpin("prod", name, addr)
+				b.Age()
 				b.Sweep(now)
 			}
 		})

@@ -4,8 +4,8 @@ import "tidegate.io/tidegate/egress"
 
 // Live is a decided connection that runs.
 type Live struct {
-	// Conn is what was known when it was decided. When that has been forgotten, as after a
-	// restart, it is the addresses alone, with Proto TCP or UDP.
+	// Conn is what was known when it was decided. Where its number stands for a rule alone, it is
+	// the addresses, with Proto TCP or UDP.
 	Conn egress.Conn
 
 	// Rule is the number in its mark; 0 is none.
@@ -14,14 +14,14 @@ type Live struct {
 
 // Cut returns those of the live connections that p would deny, and no others. Whether a name has
 // the address was proven when the connection began and is not asked again. Where the name is
-// forgotten, a connection lives as long as its rule is unchanged, which holds reports. One whose
+// not known, a connection lives as long as its rule is unchanged, which holds reports. One whose
 // source is nobody's client any more is denied, whatever a rule for everybody says: the kernel
 // would not let it begin again.
 func Cut(p *egress.Policy, holds func(rule uint32) bool, live []Live) []Live {
 	var cut []Live
 	for _, l := range live {
-		forgotten := !l.Conn.Proto.Named()
-		permitted := p.Decide(l.Conn).Action == egress.Allow || forgotten && l.Rule != 0 && holds(l.Rule)
+		nameless := !l.Conn.Proto.Named()
+		permitted := p.Decide(l.Conn).Action == egress.Allow || nameless && l.Rule != 0 && holds(l.Rule)
 		if permitted && p.Cluster(l.Conn.Src.Addr()) != nil {
 			continue
 		}

@@ -16,8 +16,8 @@
 //   - what is not understood is denied.
 //
 // [Bindings] holds which name has which address, and for which cluster; a [Journal]
-// keeps it over a restart, as [Numbers] keeps the numbers of rules that connections
-// carry in their marks. [APIServers] follows the addresses of the clusters' API servers,
+// keeps it over a restart, as [Numbers] and [Names] keep the numbers of rules and of
+// names that connections carry in their marks. [APIServers] follows the addresses of the clusters' API servers,
 // and [Cut] says which live connections a new policy ends.
 //
 // The package makes no system call, and a Follower starts no goroutine and looks at no

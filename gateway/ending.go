@@ -11,7 +11,7 @@ import (
 // refuse ends a connection because of packet id, which is not held.
 func (f *Follower) refuse(c *conn, id uint32, r egress.Reason) {
 	if c.observe {
-		f.Verdict(id, true, f.Passed(nil))
+		f.Verdict(id, true, f.passed())
 	} else {
 		f.Verdict(id, true, f.Cut)
 	}
@@ -73,7 +73,7 @@ func (f *Follower) logUnfinished(c *conn) {
 
 func (f *Follower) end(c *conn, tellClient bool) {
 	if c.observe {
-		f.recent.keep(c.key, f.Passed(nil), f.now)
+		f.recent.keep(c.key, f.passed(), f.now)
 		f.free(c)
 		return
 	}
@@ -109,19 +109,22 @@ func (f *Follower) settle(id uint32, policy *egress.Policy, scope string, conn e
 	f.tell(policy, scope, conn, v, observe)
 	switch {
 	case observe:
-		f.Verdict(id, true, f.Passed(v.Rule))
+		f.Verdict(id, true, f.Passed(conn, v))
 	case v.Action == egress.Allow:
-		f.Verdict(id, true, f.Allowed(v.Rule))
+		f.Verdict(id, true, f.Allowed(conn, v))
 	default:
 		f.Verdict(id, true, f.Cut)
 	}
 }
 
+// passed is the mark of what is only observed, and would be denied.
+func (f *Follower) passed() uint32 { return f.Passed(egress.Conn{}, egress.Verdict{}) }
+
 func (f *Follower) mark(c *conn, v egress.Verdict) uint32 {
 	if c.observe {
-		return f.Passed(v.Rule)
+		return f.Passed(c.known, v)
 	}
-	return f.Allowed(v.Rule)
+	return f.Allowed(c.known, v)
 }
 
 // log reports a connection.

@@ -42,8 +42,8 @@ type Config struct {
 	Decided func(egress.Flow)
 
 	// Allowed and Passed give the mark of a connection that need not be seen again: one
-	// that the rule permits, and one that is only observed (nil is "would be denied").
-	Allowed, Passed func(rule *egress.Rule) uint32
+	// that the verdict allows, and one that is only observed (the zero verdict is "would be denied").
+	Allowed, Passed func(c egress.Conn, v egress.Verdict) uint32
 
 	// Cut is the mark of a connection that is over.
 	Cut uint32

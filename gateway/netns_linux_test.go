@@ -150,8 +150,8 @@ func (b *bench) follow() {
 		resets, err = kernel.OpenResetter()
 		return err
 	}))
-	mark := func(state kernel.State) func(*egress.Rule) uint32 {
-		return func(r *egress.Rule) uint32 { return uint32(kernel.NewMark(state, numbers.Of(r))) }
+	mark := func(state kernel.State) func(egress.Conn, egress.Verdict) uint32 {
+		return func(_ egress.Conn, v egress.Verdict) uint32 { return uint32(kernel.NewMark(state, numbers.Of(v.Rule))) }
 	}
 	f := New(Config{
 		Policy: func() *egress.Policy { return policy }, Bindings: names,

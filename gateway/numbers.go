@@ -12,8 +12,9 @@ import (
 	"tidegate.io/tidegate/egress"
 )
 
-// MaxNumber is the highest number of a rule: a connection's mark has room for 24 bits.
-const MaxNumber = 1<<24 - 1
+// MaxNumber is the highest number of a rule. A connection's mark has room for 24 bits, of which the upper half of
+// the numbers is for names.
+const MaxNumber = 1<<23 - 1
 
 // maxVanished is how many vanished rules keep their number, so that a rule that comes back means
 // the connections it allowed before.
@@ -223,6 +224,9 @@ func (n *Numbers) UnmarshalJSON(b []byte) error {
 	}
 	all, taken := map[string]numbered{}, map[uint32]string{}
 	for _, e := range j.Rules {
+		if e.Rule == lost && e.Number > MaxNumber {
+			continue // kept by a version that had no names
+		}
 		other, twice := taken[e.Number]
 		switch {
 		case e.Number == 0 || e.Number > MaxNumber || e.Content == "" || e.Rule == "" || e.Vanished < 0:

@@ -74,7 +74,7 @@ func TestNumbersDependOnWhatDecides(t *testing.T) {
 
 func TestNumbersWrap(t *testing.T) {
 	var n Numbers
-	if err := json.Unmarshal([]byte(`{"next":16777214,"rules":[{"number":1,"rule":"old","content":"x"}]}`), &n); err != nil {
+	if err := json.Unmarshal([]byte(`{"next":8388606,"rules":[{"number":1,"rule":"old","content":"x"}]}`), &n); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Assign(policyOf(t, "a https://a.example.com:443", "b https://b.example.com:443")); err != nil {
@@ -85,14 +85,21 @@ func TestNumbersWrap(t *testing.T) {
 	}
 }
 
+func TestNumbersOfAVersionWithoutNamesAreRead(t *testing.T) {
+	var n Numbers
+	if err := json.Unmarshal([]byte(`{"next":3,"rules":[{"number":8388700,"rule":"lost","content":"lost 8388700"}]}`), &n); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNumbersRefuse(t *testing.T) {
 	for _, tt := range []struct{ in, hint string }{
 		{`{`, "unexpected end"},
 		{`{"rules":[{"number":0,"rule":"a","content":"x"}]}`, "not complete"},
-		{`{"rules":[{"number":16777216,"rule":"a","content":"x"}]}`, "not complete"},
+		{`{"rules":[{"number":8388608,"rule":"a","content":"x"}]}`, "not complete"},
 		{`{"rules":[{"number":1,"rule":"a","content":"x"},{"number":1,"rule":"b","content":"y"}]}`, "both have number 1"},
 		{`{"rules":[{"number":1,"rule":"a","content":"x"},{"number":2,"rule":"a","content":"x"}]}`, "two numbers"},
-		{`{"next":16777216}`, "over"},
+		{`{"next":8388608}`, "over"},
 	} {
 		var n Numbers
 		if err := json.Unmarshal([]byte(tt.in), &n); err == nil || !strings.Contains(err.Error(), tt.hint) {

@@ -120,12 +120,12 @@ func newRig(t testing.TB) *rig {
 			r.resets = append(r.resets, p)
 		},
 		Decided: func(f egress.Flow) { r.flows = append(r.flows, f) },
-		Allowed: func(rule *egress.Rule) uint32 { return allowedMark | r.number(rule) },
-		Passed: func(rule *egress.Rule) uint32 {
-			if rule == nil {
+		Allowed: func(_ egress.Conn, v egress.Verdict) uint32 { return allowedMark | r.number(v.Rule) },
+		Passed: func(_ egress.Conn, v egress.Verdict) uint32 {
+			if v.Rule == nil {
 				return passedMark
 			}
-			return passedMark | r.number(rule)
+			return passedMark | r.number(v.Rule)
 		},
 		Cut: cutMark,
 	})

@@ -88,12 +88,12 @@ func (s *shares) renew(n *named) {
 	at := n.place.share
 	switch {
 	case at == nil:
-	case n.pins > 0 && n.place.at >= 0:
+	case n.inUse > 0 && n.place.at >= 0:
 		heap.Remove(&at.next, n.place.at)
 		n.place.at = -1
-	case n.pins == 0 && n.place.at >= 0:
+	case n.inUse == 0 && n.place.at >= 0:
 		heap.Fix(&at.next, n.place.at)
-	case n.pins == 0:
+	case n.inUse == 0:
 		heap.Push(&at.next, n)
 	}
 }

@@ -79,11 +79,16 @@ func TestAFullScope(t *testing.T) {
 	}
 	// What is in use by a connection stays, whatever its answer says.
 	in := b.scopes["prod"].shares.by["small.all.example"].next[0]
-	b.Pin("prod", in.name, addrNumber(maxShared+1))
+	b.Use("prod", in.name, addrNumber(maxShared+1))
 	if n := len(b.scopes["prod"].shares.by["small.all.example"].next); n != 0 {
 		t.Errorf("%d names with connections are about to go", n)
 	}
-	b.Unpin("prod", in.name, addrNumber(maxShared+1))
+	for range usedLooks + 1 {
+		b.Age()
+	}
+	if n := len(b.scopes["prod"].shares.by["small.all.example"].next); n != 1 {
+		t.Errorf("%d names without connections are about to go", n)
+	}
 	// Another policy puts the names into other zones; what has too much gets no more.
 	b.Keep(policyOf(t, "all https://*.all.example:443"))
 	if err := learnAt(b, start, "z.other.all.example", 9, time.Hour); err == nil {

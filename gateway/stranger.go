@@ -26,8 +26,8 @@ func (f *Follower) stranger(id uint32, p *wire.Packet) {
 	conn, scope := f.addresses(policy, egress.TCP, &view)
 	k := key{view.Src, view.Dst}
 	if f.Observe != nil && f.Observe(scope) {
-		f.recent.keep(k, f.Passed(nil), f.now)
-		f.Verdict(id, true, f.Passed(nil))
+		f.recent.keep(k, f.passed(), f.now)
+		f.Verdict(id, true, f.passed())
 		return
 	}
 	if p.Flags.Has(wire.RST) {

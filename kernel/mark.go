@@ -10,13 +10,14 @@ import (
 // so its layout is a format:
 //
 //	bit 31     28 27      24 23                     0
-//	   | always 0 |  State  |      rule number       |
+//	   | always 0 |  State  |         number         |
 //
 // In the mark of a packet bit 28 says that the rules have seen it.
 //
-// The rule number is what Settings.Number gave for the rule, and 0 where no rule
-// is meant. Packets carry the same layout in their own mark, from the process's
-// verdict to the chain that copies it.
+// The number is what Settings.Number gave for the rule, or in the upper half of its
+// range one that the gateway gave for a rule and a name; it is 0 where no rule is meant.
+// Packets carry the same layout in their own mark, from the process's verdict to the
+// chain that copies it.
 type Mark uint32
 
 // State is what a connection is allowed to do.
@@ -65,7 +66,7 @@ func NewMark(s State, rule uint32) Mark {
 // State returns the state.
 func (m Mark) State() State { return State(m & stateMask >> ruleBits) }
 
-// Rule returns the rule number; 0 is none.
+// Rule returns the number of the rule, or of the rule and a name; 0 is none.
 func (m Mark) Rule() uint32 { return uint32(m) & MaxRule }
 
 // String returns the text form: "allowed/17", or "undecided" where there is no rule.

@@ -155,8 +155,8 @@ func (s *site) checkCut(t *testing.T, rule string, ends <-chan end, began time.T
 	t.Logf("rule %s: %d connections cut, the last after %v", rule, n, slowest.Round(time.Millisecond))
 }
 
-// TestRuleRemovedWhileTheGatewayIsDead: the new process does not know the names of its predecessor's connections, but
-// the marks say by which rule they were permitted.
+// TestRuleRemovedWhileTheGatewayIsDead: the marks tell the new process by which rule, or which name, the connections of its
+// predecessor were permitted.
 func TestRuleRemovedWhileTheGatewayIsDead(t *testing.T) {
 	s := startSite(t, setting{more: everyKind})
 	all := s.openMany(10)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/gateway"
 	"tidegate.io/tidegate/kernel"
 	"tidegate.io/tidegate/wire"
 )
@@ -23,44 +24,39 @@ func (b *box) report(f egress.Flow) {
 	b.flows.Record(f)
 }
 
-// decided takes what a follower decided. What it allowed is remembered while it
-// runs, and its address stays bound to its name for as long.
-func (b *box) decided(f egress.Flow) {
-	b.report(f)
-	if f.Verdict.Action != egress.Allow {
-		return
+// number is what the mark of a connection says of the verdict that allows it.
+func (b *box) number(c egress.Conn, v egress.Verdict) uint32 {
+	if n := b.names.Of(c, v, b.now.Load().policy.Spells(c.Name)); n != 0 {
+		b.running.Add(1)
+		return n
 	}
-	before, had, kept := b.running.add(f)
-	if had {
-		b.unpin(before)
-	}
-	if kept && f.Verdict.Reason == egress.ByNameRule {
-		b.bindings.Pin(f.Cluster, f.Conn.Name, f.Conn.Dst.Addr())
-	}
+	return b.numbers.Of(v.Rule)
 }
 
-func (b *box) unpin(f egress.Flow) {
-	if f.Verdict.Reason == egress.ByNameRule {
-		b.bindings.Unpin(f.Cluster, f.Conn.Name, f.Conn.Dst.Addr())
+// decided takes what a follower decided. While what it allowed runs, its address stays
+// bound to its name.
+func (b *box) decided(f egress.Flow) {
+	b.report(f)
+	if f.Verdict.Action == egress.Allow && f.Verdict.Reason == egress.ByNameRule {
+		b.bindings.Use(f.Cluster, f.Conn.Name, f.Conn.Dst.Addr())
 	}
 }
 
 // ended takes the end of a connection from conntrack. Those of the HTTP proxy
-// are reported by the proxy itself, and those that were cut have been.
+// are reported by the proxy itself, and those that were refused have been.
 func (b *box) ended(k kernel.Flow) {
-	key := tuple{k.Proto, k.Src, k.Dst}
-	f, known := b.running.remove(key)
-	if known {
-		b.unpin(f)
-	} else if s := k.Mark.State(); s == kernel.Allowed || s == kernel.Passed {
-		f = b.byMark(k)
-	} else {
+	f := b.byMark(k)
+	switch s := k.Mark.State(); {
+	case s == kernel.Allowed, s == kernel.Passed:
+	case s == kernel.Cut && k.Mark.Rule() != 0: // it had been allowed
+		f.Verdict = egress.Denied(egress.PolicyChanged)
+	default:
 		return
 	}
-	f.Time, f.End = k.End, true
-	if k.Mark.State() == kernel.Cut {
-		f.Verdict = egress.Denied(egress.PolicyChanged)
+	if numberOf(k.Mark) >= gateway.FirstName {
+		b.running.Add(-1)
 	}
+	f.Time, f.End = k.End, true
 	if f.Time.IsZero() {
 		f.Time = time.Now()
 	}
@@ -71,8 +67,7 @@ func (b *box) ended(k kernel.Flow) {
 	b.report(f)
 }
 
-// byMark is what a connection's mark alone tells: those that the kernel settled
-// at the first packet, and those of before a restart.
+// byMark is what a connection's mark tells, which is all that is kept of it.
 func (b *box) byMark(k kernel.Flow) egress.Flow {
 	now := b.now.Load()
 	f := egress.Flow{Policy: now.policy.ID(), Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}}
@@ -80,7 +75,12 @@ func (b *box) byMark(k kernel.Flow) egress.Flow {
 	if c := now.policy.Cluster(k.Src.Addr()); c != nil {
 		f.Cluster = c.Name
 	}
-	if id := b.numbers.Rule(k.Mark.Rule()); id != "" {
+	if d, ok := b.names.Decided(numberOf(k.Mark)); ok {
+		f.Conn, f.Observed = d.Conn(f.Conn), k.Mark.State() == kernel.Passed
+		f.Verdict.Reason, f.Verdict.Rule = d.Reason, &egress.Rule{ID: d.Rule}
+		return f
+	}
+	if id := b.numbers.Rule(numberOf(k.Mark)); id != "" {
 		f.Verdict.Rule = &egress.Rule{ID: id}
 		return f
 	}

@@ -55,8 +55,12 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 		Verdict:  func(id uint32, accept bool, mark uint32) { q.Verdict(id, accept, kernel.Mark(mark)) },
 		Reset:    b.reset,
 		Decided:  b.decided,
-		Allowed:  func(r *egress.Rule) uint32 { return uint32(kernel.NewMark(kernel.Allowed, b.numbers.Of(r))) },
-		Passed:   func(r *egress.Rule) uint32 { return uint32(kernel.NewMark(kernel.Passed, b.numbers.Of(r))) },
+		Allowed: func(c egress.Conn, v egress.Verdict) uint32 {
+			return uint32(kernel.NewMark(kernel.Allowed, b.number(c, v)))
+		},
+		Passed: func(c egress.Conn, v egress.Verdict) uint32 {
+			return uint32(kernel.NewMark(kernel.Passed, b.number(c, v)))
+		},
 		Cut:      uint32(kernel.NewMark(kernel.Cut, 0)),
 	})
 	return f

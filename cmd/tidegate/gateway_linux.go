@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -108,7 +109,8 @@ type box struct {
 	numbers  *gateway.Numbers
 	bindings gateway.Bindings
 	apis     gateway.APIServers
-	running  running
+	names    *gateway.Names
+	running  atomic.Int64 // connections with a number of those; counted anew at each look
 	own      ownAddrs
 
 	features kernel.Features
@@ -255,7 +257,32 @@ func (b *box) reach(open *closers) error {
 	if err := b.openKernel(open); err != nil {
 		return err
 	}
+	if err := b.openNames(); err != nil {
+		return err
+	}
 	return b.openQueues(open)
+}
+
+// openNames restores the numbers of names. Where the file is not there, as at the first start,
+// those that live connections carry must not be given again.
+func (b *box) openNames() error {
+	names, err := b.state.names()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
+		}
+		flows, err := b.tracker.Flows()
+		if err != nil {
+			return err
+		}
+		names = &gateway.Names{}
+		names.Reserve(carried(flows))
+	}
+	if err := names.Open(b.state.renewNames); err != nil {
+		b.log.Error("names of connections cannot be kept; a change of their rules ends them", "err", err)
+	}
+	b.names = names
+	return nil
 }
 
 func (b *box) openKernel(open *closers) (err error) {
@@ -430,8 +457,12 @@ func (b *box) serve(ctx context.Context, s sockets) error {
 	if b.enforcing() {
 		b.changes.one.Lock() // before a reload can have it
 		decide(func(context.Context) error {
-			defer b.changes.one.Unlock()
-			return b.revoke() // what the last process permitted
+			err := b.revoke() // what the last process permitted
+			b.changes.one.Unlock()
+			if err == nil {
+				b.tidyUp()
+			}
+			return err
 		})
 		decide(func(ctx context.Context) error { return b.tracker.Run(ctx, b.ended) })
 		decide(func(ctx context.Context) error { return b.denials.Run(ctx, b.refused) })
@@ -474,13 +505,20 @@ func (b *box) tidy(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := b.forget(); err != nil {
-				b.log.Error("tidy", "err", err)
-			}
-			b.bindings.Sweep(time.Now())
+			b.tidyUp()
 			if err := b.state.compact(&b.bindings, time.Now()); err != nil {
 				b.log.Error("bindings journal", "err", err)
 			}
 		}
 	}
+}
+
+// tidyUp forgets what no live connection needs any more.
+func (b *box) tidyUp() {
+	if b.enforcing() {
+		if err := b.look(); err != nil {
+			b.log.Error("tidy", "err", err)
+		}
+	}
+	b.bindings.Sweep(time.Now())
 }

@@ -66,7 +66,7 @@ func (b *box) status(ctx context.Context) gatewayStatus {
 		APIVersion: apiVersion, Kind: "GatewayStatus", Version: readBuild().Version, Started: b.started,
 		Policy:  policyStatus{ID: now.policy.ID(), Loaded: now.loaded, Rules: len(now.conf.Rules), Notes: now.conf.Notes},
 		Reloads: reloadStatus{Applied: b.changes.applied.Load(), Failed: b.changes.failed.Load()},
-		Running: b.running.len(), HTTP: b.http.Conns(), ResetsLost: b.resetsLost.Load(), Mended: b.changes.mended.Load(),
+		Running: int(max(0, b.running.Load())), HTTP: b.http.Conns(), ResetsLost: b.resetsLost.Load(), Mended: b.changes.mended.Load(),
 		Counts: b.counts.byReason(), Refused: map[string]uint64{},
 	}
 	if last := b.changes.last.Load(); last != nil {
@@ -166,7 +166,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		word, observed := strings.CutPrefix(reason, "observed.")
 		m.counter("refused_packets_total", "Packets refused by the kernel's rules, or only observed to be.", n, "reason", word, "observed", fmt.Sprint(observed))
 	}
-	m.gauge("connections_running", "Allowed connections that run and are remembered.", float64(s.Running))
+	m.gauge("connections_running", "Connections that run and were allowed by their names.", float64(s.Running))
 	m.gauge("http_connections", "Client connections of the HTTP proxy.", float64(s.HTTP))
 	m.counter("resets_lost_total", "Resets that could not be sent at once.", s.ResetsLost)
 	m.counter("rules_mended_total", "Times that others had removed rules from the kernel, which were put back.", s.Mended)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"tidegate.io/tidegate/config"
@@ -33,7 +34,9 @@ func (b *box) revoke() error {
 	}
 	flows, err := b.tracker.Flows()
 	if err == nil {
-		b.numbers.Reserve(carried(flows))
+		numbers := carried(flows)
+		b.numbers.Reserve(numbers)
+		b.names.Reserve(numbers)
 		live := b.subjects(flows)
 		err = errors.Join(b.cut(b.revoked(live)), b.renumber(live))
 	}
@@ -55,9 +58,9 @@ func (b *box) subjects(flows []kernel.Flow) (all []live) {
 		if !b.subject(k) {
 			continue
 		}
-		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: k.Mark.Rule()}, k}
-		if f, ok := b.running.decided(tuple{k.Proto, k.Src, k.Dst}); ok {
-			l.Conn = f.Conn
+		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: numberOf(k.Mark)}, k}
+		if d, ok := b.names.Decided(l.Rule); ok {
+			l.Conn = d.Conn(l.Conn)
 		}
 		all = append(all, l)
 	}
@@ -78,12 +81,12 @@ func (b *box) revoked(all []live) (cut []kernel.Flow) {
 	return cut
 }
 
-// renumber gives those that another rule permits now its number, while their names are
-// known: after a restart, the number is all that speaks for them.
+// renumber gives those that another rule permits now its number, where the number stands for
+// a rule and not for a name, which can be judged by any policy.
 func (b *box) renumber(all []live) (first error) {
 	policy := b.now.Load().policy
 	for _, l := range all {
-		if b.numbers.Holds(l.Rule) {
+		if l.Conn.Proto.Named() || b.numbers.Holds(l.Rule) {
 			continue
 		}
 		v := policy.Decide(l.Conn)
@@ -115,10 +118,7 @@ func (b *box) subject(k kernel.Flow) bool {
 func (b *box) cut(flows []kernel.Flow) error {
 	err := b.tracker.Cut(flows...)
 	for _, k := range flows {
-		f, known := b.running.decided(tuple{k.Proto, k.Src, k.Dst})
-		if !known {
-			f = b.byMark(k)
-		}
+		f := b.byMark(k)
 		f.Time, f.Policy, f.Verdict, f.Observed = time.Now(), b.now.Load().policy.ID(), egress.Denied(egress.PolicyChanged), false
 		b.report(f)
 		b.provoke(k)
@@ -126,25 +126,29 @@ func (b *box) cut(flows []kernel.Flow) error {
 	return err
 }
 
-// forget drops what is remembered of connections whose end was never told: the kernel
-// reports ends as fast as they come, and counts those that nobody could read.
-func (b *box) forget() error {
-	if !b.enforcing() {
-		return nil
-	}
+// look tells those that keep something for live connections which ones there are.
+func (b *box) look() error {
 	b.changes.one.Lock()
 	defer b.changes.one.Unlock()
-	before := time.Now()
 	flows, err := b.tracker.Flows()
 	if err != nil {
-		return errors.Join(errors.New("connections whose end was lost are not forgotten"), err)
+		return err
 	}
-	live := make(map[tuple]bool, len(flows))
+	b.bindings.Age()
+	policy, running := b.now.Load().policy, 0
 	for _, k := range flows {
-		live[tuple{k.Proto, k.Src, k.Dst}] = true
+		number := numberOf(k.Mark)
+		if number >= gateway.FirstName {
+			running++
+		}
+		d, named := b.names.Decided(number)
+		if c := policy.Cluster(k.Src.Addr()); named && c != nil && d.Reason == egress.ByNameRule && k.Mark.State() != kernel.Cut {
+			b.bindings.Use(c.Name, d.Name, k.Dst.Addr())
+		}
 	}
-	for _, f := range b.running.keep(live, before) {
-		b.unpin(f)
+	b.running.Store(int64(running))
+	if err := b.names.Forget(carried(flows), b.state.renewNames); err != nil {
+		return fmt.Errorf("names of connections: %w", err)
 	}
 	return nil
 }
@@ -164,11 +168,28 @@ func (b *box) reserve(p *egress.Policy) error {
 	return nil
 }
 
-// carried are the rules' numbers in the marks of connections.
+// carried are the numbers in the marks of connections.
 func carried(flows []kernel.Flow) map[uint32]bool {
 	numbers := map[uint32]bool{}
 	for _, k := range flows {
-		numbers[k.Mark.Rule()] = true
+		numbers[numberOf(k.Mark)] = true
 	}
 	return numbers
 }
+
+// numberOf is the number of the rule, or of the name, that a connection was allowed by; 0 is none.
+func numberOf(m kernel.Mark) uint32 {
+	switch m.State() {
+	case kernel.Allowed, kernel.Passed, kernel.Cut:
+		return m.Rule()
+	}
+	return 0
+}
+
+// tuple is what tells live connections apart.
+type tuple struct {
+	proto    egress.Proto // TCP or UDP
+	src, dst netip.AddrPort
+}
+
+func tupleOf(c egress.Conn) tuple { return tuple{c.Proto.Transport(), c.Src, c.Dst} }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 const (
 	lockFile    = "lock"
 	numbersFile = "numbers.json"
+	namesFile   = "names.jsonl"
 	journalFile = "bindings.journal"
 
 	takeoverFile = "takeover.sock"
@@ -38,6 +40,8 @@ type stateDir struct {
 	gone    bool // another process writes it now
 	retry   time.Time
 	records int // appended since
+
+	namesOut *os.File
 }
 
 const (
@@ -78,6 +82,9 @@ func (s *stateDir) Close() error {
 	var err error
 	if s.file != nil {
 		err = s.file.Close()
+	}
+	if s.namesOut != nil {
+		err = errors.Join(err, s.namesOut.Close())
 	}
 	return errors.Join(err, s.lock.Close())
 }
@@ -127,6 +134,46 @@ func (s *stateDir) keepNumbers(n *gateway.Numbers) error {
 		_, err = f.Write(b)
 		return err
 	})
+}
+
+// names reads the numbers of names.
+func (s *stateDir) names() (*gateway.Names, error) {
+	f, err := os.Open(s.path(namesFile))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	n, err := gateway.ReadNames(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return n, nil
+}
+
+// renewNames writes the file of names anew, and returns it, to be appended to. It is not synced: when the machine
+// loses it, the connections are gone as well.
+func (s *stateDir) renewNames(lines []byte) (io.Writer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return nil, errors.New("another process writes them")
+	}
+	path := s.path(namesFile)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(lines); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if s.namesOut != nil {
+		_ = s.namesOut.Close() // all that was in it is in the new one
+	}
+	s.namesOut = f
+	return f, nil
 }
 
 // restore learns what the journal holds. A torn end is cut off; a broken journal

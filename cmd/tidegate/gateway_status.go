@@ -33,7 +33,7 @@ type gatewayStatus struct {
 	Clusters   []clusterStatus   `json:"clusters"`
 	Counts     map[string]uint64 `json:"decisions"` // by "action reason": decided by the process
 	Refused    map[string]uint64 `json:"refused"`   // by reason: packets refused by the kernel's rules
-	Running    int               `json:"running"`   // allowed connections that run and are remembered
+	Running    int               `json:"running"`   // connections that run and were allowed by their names
 	HTTP       int               `json:"httpConnections"`
 	Queues     []queueStatus     `json:"queues"`
 	Bindings   bindingStatus     `json:"bindings"`

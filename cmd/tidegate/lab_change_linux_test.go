@@ -65,14 +65,16 @@ func TestEnforcingEndsWhatWasOnlyObserved(t *testing.T) {
 	}
 }
 
-// TestLostNumbersEndConnections: the marks of connections outlive the file that says which
-// rule each number is.
+// TestLostNumbersEndConnections: the marks of connections outlive the files that say which
+// rule, or which name, each number is.
 func TestLostNumbersEndConnections(t *testing.T) {
 	h := open(t, manyFeatures, ownRules, true)
 	flows := h.hold(t, 30)
 	h.KillGateway()
-	if err := os.Remove(filepath.Join(h.dir, "state", numbersFile)); err != nil {
-		t.Fatal(err)
+	for _, file := range []string{numbersFile, namesFile} {
+		if err := os.Remove(filepath.Join(h.dir, "state", file)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := h.RestartGateway(t.Context()); err != nil {
 		t.Fatal(err)
@@ -122,44 +124,80 @@ func TestSomebodyFlushesTheRules(t *testing.T) {
 	}
 }
 
-// TestAChangedRuleKeepsItsConnections through a reload, when their names are known, and
-// through the death of the process behind it.
+// opened is a connection to a name, from a node.
+func (h *house) opened(t *testing.T, node int, name string, addr netip.Addr) flow {
+	t.Helper()
+	raw, err := h.Node(node).Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 443))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tls.Client(raw, &tls.Config{RootCAs: h.CA.Pool(), ServerName: name})
+	if err := c.HandshakeContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, h.log())
+	}
+	return flow{raw, "tls"}
+}
+
+// goOn sees to it that flows have not ended, for their clients or for their server.
+func (h *house) goOn(t *testing.T, when string, addr netip.Addr, flows ...flow) {
+	t.Helper()
+	for _, f := range flows {
+		_ = f.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		var err error
+		for buf := make([]byte, 4096); err == nil; { // what the server says of itself
+			_, err = f.Read(buf)
+		}
+		if errors.Is(err, syscall.ECONNRESET) || h.Connections(netip.AddrPortFrom(addr, 443)) != len(flows) {
+			t.Fatalf("%s: %v\n%s", when, err, h.log())
+		}
+	}
+}
+
+// TestAChangedRuleKeepsItsConnections through a reload, and through the death of the process behind it.
 func TestAChangedRuleKeepsItsConnections(t *testing.T) {
 	const name = "api.payments.example.net"
 	own := ownRules + "  - id: own/web\n    to: [\"https://" + name + ":443\"]\n"
 	h := open(t, manyFeatures, own, true)
 	addr := h.address(t, name)
-	var flows []flow
-	for number := 1; number <= 2; number++ {
-		raw, err := h.Node(number).Dial(t.Context(), "tcp", netip.AddrPortFrom(addr, 443))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := tls.Client(raw, &tls.Config{RootCAs: h.CA.Pool(), ServerName: name})
-		if err := c.HandshakeContext(t.Context()); err != nil {
-			t.Fatalf("%v\n%s", err, h.log())
-		}
-		flows = append(flows, flow{raw, "tls"})
-	}
-	alive := func(when string) {
-		t.Helper()
-		for _, f := range flows {
-			_ = f.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-			var err error
-			for buf := make([]byte, 4096); err == nil; { // what the server says of itself
-				_, err = f.Read(buf)
-			}
-			if errors.Is(err, syscall.ECONNRESET) || h.Connections(netip.AddrPortFrom(addr, 443)) != len(flows) {
-				t.Fatalf("%s: %v\n%s", when, err, h.log())
-			}
-		}
-	}
-	alive("before")
+	flows := []flow{h.opened(t, 1, name, addr), h.opened(t, 2, name, addr)}
+	h.goOn(t, "before", addr, flows...)
 	h.reload(t, lab.GatewayConfig("lab", strings.Replace(own, name+":443\"", name+":443\", \"https://more.example.net:443\"", 1)))
-	alive("after the reload")
+	h.goOn(t, "after the reload", addr, flows...)
 	h.KillGateway()
 	if err := h.RestartGateway(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	alive("after the restart")
+	h.goOn(t, "after the restart", addr, flows...)
+}
+
+// TestARuleThatShrinksCutsWhatItLost and nothing else, of two names that one wildcard permitted: by a reload behind the
+// death of the process that knew the connections, and by a restart.
+func TestARuleThatShrinksCutsWhatItLost(t *testing.T) {
+	const kept, lost = "kept.payments.example.net", "lost.payments.example.net"
+	rule := func(to string) string {
+		return lab.GatewayConfig("lab", ownRules+"  - id: own/web\n    to: [\"https://"+to+":443\"]\n")
+	}
+	const wide, narrow = "*.payments.example.net", kept
+	for _, reload := range []bool{true, false} {
+		h := open(t, manyFeatures, ownRules, true)
+		h.reload(t, rule(wide))
+		here, there := h.address(t, kept), h.address(t, lost)
+		goesOn, ends := h.opened(t, 1, kept, here), h.opened(t, 1, lost, there)
+		h.KillGateway()
+		if !reload {
+			h.write(t, lab.GatewayFile, rule(narrow))
+		}
+		if err := h.RestartGateway(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if reload {
+			h.goOn(t, "after the restart", there, ends)
+			h.reload(t, rule(narrow))
+		}
+		if !ends.ended() {
+			t.Errorf("reload %t: a connection to a name that no rule permits goes on\n%s", reload, h.log())
+		}
+		eventually(t, "its server is told", func() bool { return h.Connections(netip.AddrPortFrom(there, 443)) == 0 })
+		h.goOn(t, "the name that is still permitted", here, goesOn)
+	}
 }
