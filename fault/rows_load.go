@@ -186,7 +186,7 @@ func fillConntrack(ctx context.Context, s *Site) error {
 			cancel()
 		}
 	}()
-	err = s.flood(ctx, s.Node(1), "datagrams", 40_000, func(i int) wire.Packet {
+	err = s.flood(ctx, s.Node(1), "datagrams", 30_000, func(i int) wire.Packet {
 		turn := i / len(pods)
 		to := netip.AddrFrom4([4]byte{20, 103, 4, byte(100 + turn/mutedCount%150)})
 		return wire.Packet{

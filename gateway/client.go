@@ -22,31 +22,21 @@ func (f *Follower) open(id uint32, p *wire.Packet) {
 	default:
 		v = policy.Decide(conn)
 	}
-	c, mark := f.admit(p, policy, scope, conn, v, observe)
-	if c != nil && !observe && f.expected(c) {
-		mark = f.Expected
+	f.recent.forget(key{p.Src, p.Dst}) // it is about an older connection
+	if v.Action != egress.Wait {
+		f.settle(id, policy, scope, conn, v, observe)
+		return
 	}
-	f.Verdict(id, true, mark)
-}
-
-// admit begins to follow the connection of a SYN about which the policy says v. Where that is
-// a decision it is told, c is nil, and mark is what the connection gets.
-func (f *Follower) admit(syn *wire.Packet, policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) (c *conn, mark uint32) {
-	f.recent.forget(key{syn.Src, syn.Dst}) // it is about an older connection
-	var s *source
-	if v.Action == egress.Wait {
-		if s = f.enter(syn.Src.Addr()); s == nil {
-			v = egress.Denied(egress.TooManyPending)
-		}
-	}
+	s := f.enter(p.Src.Addr())
 	if s == nil {
-		return nil, f.settled(policy, scope, conn, v, observe)
+		f.settle(id, policy, scope, conn, egress.Denied(egress.TooManyPending), observe)
+		return
 	}
-	c = f.track(key{syn.Src, syn.Dst}, s)
+	c := f.track(key{p.Src, p.Dst}, s)
 	c.scope, c.known, c.policy, c.observe = scope, conn, policy, observe
 	c.web = observe && v.Reason == egress.NeedsRequest
-	c.first = syn.End()
-	return c, 0
+	c.first = p.End()
+	f.Verdict(id, true, 0)
 }
 
 // addresses is what is known of a connection at its first packet.

@@ -2,9 +2,8 @@
 // follows each connection that is not decided yet, asks the policy, and says what
 // becomes of it.
 //
-// A [Follower] sees both directions of a connection from its SYN on, or from the answer to
-// a SYN of which the kernel tells, and holds the client's first bytes back until the name in
-// them is judged. It promises that
+// A [Follower] sees both directions of a connection from its SYN on and holds the
+// client's first bytes back until the name in them is judged. It promises that
 //
 //   - a server never gets the last byte of a ClientHello that was not allowed;
 //   - what the server got is what was judged: every byte let through was recorded at its

@@ -106,19 +106,14 @@ func (f *Follower) drops(id uint32, observe bool) { f.Verdict(id, observe, 0) }
 
 // settle answers for a connection that is decided at its first packet.
 func (f *Follower) settle(id uint32, policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) {
-	f.Verdict(id, true, f.settled(policy, scope, conn, v, observe))
-}
-
-// settled tells of such a connection, and returns its mark.
-func (f *Follower) settled(policy *egress.Policy, scope string, conn egress.Conn, v egress.Verdict, observe bool) (mark uint32) {
 	f.tell(policy, scope, conn, v, observe)
 	switch {
 	case observe:
-		return f.Passed(v.Rule)
+		f.Verdict(id, true, f.Passed(v.Rule))
 	case v.Action == egress.Allow:
-		return f.Allowed(v.Rule)
+		f.Verdict(id, true, f.Allowed(v.Rule))
 	default:
-		return f.Cut
+		f.Verdict(id, true, f.Cut)
 	}
 }
 

@@ -47,11 +47,6 @@ type Config struct {
 
 	// Cut is the mark of a connection that is over.
 	Cut uint32
-
-	// Held is the mark of a connection of which every packet comes, and Expected that of a
-	// SYN whose like, of the same client to the same address and port, need not come for a
-	// while; of those connections [Follower.Opened] gets the packets. Expected 0 has all come.
-	Held, Expected uint32
 }
 
 // Times. Each is the time of something that a client or a server is waited for.

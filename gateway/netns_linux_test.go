@@ -167,7 +167,6 @@ func (b *bench) follow() {
 			b.flows = append(b.flows, f)
 		},
 		Allowed: mark(kernel.Allowed), Passed: mark(kernel.Passed), Cut: uint32(kernel.NewMark(kernel.Cut, 0)),
-		Held: uint32(kernel.NewMark(kernel.Held, 0)), Expected: uint32(kernel.Expected),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -175,11 +174,7 @@ func (b *bench) follow() {
 		ended <- q.Run(ctx, kernel.Handler{Tick: f.Tick, Packets: func(batch []kernel.Packet) {
 			now := time.Now()
 			for _, p := range batch {
-				if p.Mark.State() == kernel.Opening {
-					f.Opened(now, p.ID, p.Mark.Rule(), p.Payload)
-				} else {
-					f.Packet(now, p.ID, p.Payload)
-				}
+				f.Packet(now, p.ID, p.Payload)
 			}
 		}})
 	}()

@@ -19,9 +19,6 @@ const (
 	cutMark     = 1 << 30
 	allowedMark = 1 << 29
 	passedMark  = 1 << 28
-
-	heldMark     = 1 << 27
-	expectedMark = 1 << 26
 )
 
 // names of the tests: the address shared is that of an allowed and a denied name, as on a content
@@ -83,7 +80,6 @@ type rig struct {
 	src, dst  netip.AddrPort
 	isn, sisn uint32 // sequence numbers of the two SYNs
 	heard     int    // how much of the server's stream the client acknowledges
-	unseen    bool   // the kernel has the connection as one whose SYN it has let pass
 	id        uint32
 	verdicts  map[uint32]verdict
 	order     []uint32
@@ -131,7 +127,7 @@ func newRig(t testing.TB) *rig {
 			}
 			return passedMark | r.number(rule)
 		},
-		Cut: cutMark, Held: heldMark, Expected: expectedMark,
+		Cut: cutMark,
 	})
 	return r
 }
@@ -250,23 +246,8 @@ func (r *rig) feed(p wire.Packet, options ...option) uint32 {
 		q = p
 	}
 	r.packets[r.id] = q
-	if r.unseen {
-		r.f.Opened(r.now, r.id, r.isn&0xffffff, b)
-		r.unseen = r.verdicts[r.id].mark == 0 // as the kernel keeps it
-		return r.id
-	}
 	r.f.Packet(r.now, r.id, b)
 	return r.id
-}
-
-// expected has the kernel let the SYN pass by itself, and opens the connection.
-func (r *rig) expected() *rig {
-	r.t.Helper()
-	r.unseen = true
-	if id := r.synAck(); r.verdicts[id] != (verdict{true, heldMark}) {
-		r.t.Fatalf("the answer is %s, %+v: %s", r.fate(id), r.verdicts[id], r.words())
-	}
-	return r
 }
 
 // client sends from the client: data at an offset from its first byte.
@@ -292,7 +273,7 @@ func (r *rig) synAck() uint32 { return r.server(wire.SYN|wire.ACK, 0, -1, nil) }
 func (r *rig) handshake() *rig {
 	r.t.Helper()
 	for _, id := range []uint32{r.syn(), r.synAck(), r.client(wire.ACK, 0, nil)} {
-		if v := r.verdicts[id]; !v.accept || v.mark != 0 && (v.mark != expectedMark || !r.packets[id].Flags.Has(wire.SYN)) {
+		if v := r.verdicts[id]; !v.accept || v.mark != 0 {
 			r.t.Fatalf("packet %d of the handshake: %+v, flows %v", id, v, r.words())
 		}
 	}

@@ -51,7 +51,9 @@ func (f *Follower) answersSYN(c *conn, id uint32, p *wire.Packet) {
 	exact := p.Flags.Has(wire.ACK) && p.Ack == c.first && len(p.Payload) == 0 && !p.Flags.Has(wire.RST) && !p.Flags.Has(wire.FIN)
 	switch {
 	case c.state == opening && exact:
-		f.opened(c, p)
+		c.state = reading
+		c.theirs, c.heard, c.answer = p.Seq+1, p.Seq+1, p.Seq+1
+		f.wait(c, &f.syns)
 		f.Verdict(id, true, 0)
 	case c.state == opening && p.Flags.Has(wire.ACK) && len(p.Payload) == 0:
 		f.Verdict(id, true, 0) // for an older SYN: the client answers with a reset
@@ -60,13 +62,6 @@ func (f *Follower) answersSYN(c *conn, id uint32, p *wire.Packet) {
 	default:
 		f.drops(id, c.observe)
 	}
-}
-
-// opened waits for the first byte of a connection whose SYN p has answered.
-func (f *Follower) opened(c *conn, p *wire.Packet) {
-	c.state = reading
-	c.theirs, c.heard, c.answer = p.Seq+1, p.Seq+1, p.Seq+1
-	f.wait(c, &f.syns)
 }
 
 // serverResets takes a RST, which always passes; the connection ends when the client will

@@ -54,11 +54,8 @@ func TestTheKernelHoldsWhatTheTextSays(t *testing.T) {
 			for i := range rs.Chains {
 				for _, r := range rs.Chains[i].Rules {
 					for j, s := range r {
-						switch s.(type) {
-						case enqueue:
+						if _, is := s.(enqueue); is {
 							r[j] = drop // which nft may not know here
-						case open:
-							r[j] = setMark{NewMark(Opening, 0)} // which it writes in the wrong order
 						}
 					}
 				}

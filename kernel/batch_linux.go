@@ -134,8 +134,7 @@ func (b *batch) rule(chain string, r Rule) error {
 }
 
 // keyTypes are nft's numbers for the types of keys, and their sizes.
-var keyTypes = [...]struct{ magic, size uint32 }{V4: {7, 4}, V6: {8, 16}, PortKey: {13, 2},
-	V4SYN: {7<<12 | 7<<6 | 13, 12}, V6SYN: {8<<12 | 8<<6 | 13, 36}} // of several: each in words, their types in six bits
+var keyTypes = [...]struct{ magic, size uint32 }{V4: {7, 4}, V6: {8, 16}, PortKey: {13, 2}}
 
 const markType, markSize = 19, 4
 
@@ -144,8 +143,6 @@ func (b *batch) set(id int, s *Set) {
 	switch {
 	case s.Kind == Rates:
 		flags, size = unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL, maxSources
-	case s.Kind == Expecting:
-		flags, size = unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL, maxExpected
 	case s.Learned:
 		flags, size = unix.NFT_SET_TIMEOUT, maxLearned
 	}
@@ -164,8 +161,6 @@ func (b *batch) set(id int, s *Set) {
 		attrs = attr32(attrs, unix.NFTA_SET_DATA_LEN, 0)
 	case Rates:
 		attrs = attr64(attrs, unix.NFTA_SET_TIMEOUT, sourceTimeoutMillis)
-	case Expecting:
-		attrs = attr64(attrs, unix.NFTA_SET_TIMEOUT, expectedTimeoutMillis)
 	}
 	attrs = attr32(attrs, unix.NFTA_SET_FLAGS, flags)
 	if size != 0 {
@@ -178,7 +173,7 @@ func (b *batch) set(id int, s *Set) {
 	b.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attrs, "set", s.Name)
 }
 
-const sourceTimeoutMillis, expectedTimeoutMillis = 60_000, 30_000
+const sourceTimeoutMillis = 60_000
 
 // setUserdata is what nft keeps in a set to print it: the byte orders of keys and
 // data (type, length, value).

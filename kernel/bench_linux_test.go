@@ -95,3 +95,30 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFlows lists the connections of a gateway that has 10,000.
+func BenchmarkFlows(b *testing.B) {
+	netnstest.Need(b)
+	const many = 10_000
+	bn := newBench(b, false)
+	bn.load(func(s *Settings) { s.Masquerade = false }, rule(b, "any", nil, "tcp://0.0.0.0/0:9000"))
+	var out *Resetter
+	must(b, bn.client.Do(func() (err error) { out, err = OpenResetter(); return err }))
+	defer out.Close()
+	dst := netip.MustParseAddrPort("20.50.0.1:9000") // not there: no answers
+	for i := range many {
+		_ = out.Send(tcpPacket(netip.AddrPortFrom(netip.MustParseAddr(clientAddrs[0]), uint16(1024+i)), dst, 1, 0, flagSYN, nil, nil))
+	}
+	var tracker *Tracker
+	must(b, bn.gateway.Do(func() (err error) { tracker, err = OpenTracker(); return err }))
+	defer tracker.Close()
+	flows, err := tracker.Flows()
+	if must(b, err); len(flows) < many*9/10 {
+		b.Fatalf("%d connections", len(flows))
+	}
+	for b.Loop() {
+		_, err := tracker.Flows()
+		must(b, err)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(flows)), "ns/connection")
+}

@@ -89,32 +89,8 @@ func (c *compiler) statement(s Statement) {
 		c.load(s.field)
 		c.emit(&expr.Lookup{SourceRegister: reg, SetName: s.set, IsDestRegSet: true, DestRegister: reg},
 			&expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true})
-	case expected:
-		c.loadSYN(s.family)
-		c.emit(&expr.Lookup{SourceRegister: reg, SetName: expectedSets + families[s.family].name})
-	case expect:
-		c.loadSYN(s.family)
-		c.emit(&expr.Dynset{SrcRegKey: reg, SetName: expectedSets + families[s.family].name, Operation: unix.NFT_DYNSET_OP_ADD})
 	default:
 		c.action(s)
-	}
-}
-
-// loadSYN brings the key of the expected SYNs into the registers from the first on.
-func (c *compiler) loadSYN(family int) {
-	f := families[family]
-	if f.key == V4 {
-		c.needFamily(unix.NFPROTO_IPV4)
-	} else {
-		c.needFamily(unix.NFPROTO_IPV6)
-	}
-	c.needProto(unix.IPPROTO_TCP)
-	at := uint32(unix.NFT_REG32_00)
-	for _, part := range []field{f.src, f.dst, tcpDport} {
-		p := payloads[part]
-		p.DestRegister = at
-		c.emit(&p)
-		at += (p.Len + 3) / 4
 	}
 }
 
@@ -126,16 +102,6 @@ func (c *compiler) action(s Statement) {
 	case setPacketMark:
 		c.emit(&expr.Immediate{Register: reg, Data: hostEndian(uint32(s.mark))},
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true})
-	case takeMark:
-		c.emit(&expr.Ct{Key: expr.CtKeyMARK, Register: reg},
-			&expr.Meta{Key: expr.MetaKeyMARK, Register: reg, SourceRegister: true})
-	case open:
-		const sequence, size = 4, 4 // of TCP's header
-		c.needProto(unix.IPPROTO_TCP)
-		c.emit(&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: sequence, Len: size},
-			&expr.Byteorder{SourceRegister: reg, DestRegister: reg, Op: expr.ByteorderNtoh, Len: size, Size: size},
-			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: size, Mask: hostEndian(MaxRule), Xor: hostEndian(uint32(NewMark(Opening, 0)))},
-			&expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true})
 	case copyMark:
 		c.emit(&expr.Meta{Key: expr.MetaKeyMARK, Register: reg},
 			&expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true})

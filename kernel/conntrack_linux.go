@@ -84,20 +84,19 @@ func (t *Tracker) Run(ctx context.Context, ended func(Flow)) error {
 // Cut may be called while Run runs, but not at the same time as each other.
 func (t *Tracker) Flows() ([]Flow, error) {
 	var flows []Flow
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		req := message(nil, typeConntrackGet, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, family, 0, nil)
-		err := t.ask.dump(req, func(_ uint16, body []byte) error {
-			if len(body) < nfgenLen {
-				return nil
-			}
-			if f, ok := readFlow(body[nfgenLen:]); ok && f.Mark.State() != Undecided {
-				flows = append(flows, f)
-			}
+	// One list of both families: the kernel looks at all of its table for each.
+	req := message(nil, typeConntrackGet, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, nil)
+	err := t.ask.dump(req, func(_ uint16, body []byte) error {
+		if len(body) < nfgenLen {
 			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("conntrack: list: %w", err)
 		}
+		if f, ok := readFlow(body[nfgenLen:]); ok && f.Mark.State() != Undecided {
+			flows = append(flows, f)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("conntrack: list: %w", err)
 	}
 	return flows, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +36,7 @@ func (o oldChain) same(n Chain) bool {
 
 type oldSet struct {
 	name  string
-	grows bool // learned or rates: its elements are not of a plan, and stay
+	grows bool // learned or rates: its elements are not of a plan
 	marks bool
 	key   KeyType
 }
@@ -116,9 +115,6 @@ func readSet(attrs []byte) (o oldSet) {
 				o.key = V6
 			}
 		}
-	}
-	if strings.HasPrefix(o.name, expectedSets) {
-		o.grows = false // what a policy expected is not what the next one does
 	}
 	return o
 }

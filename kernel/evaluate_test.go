@@ -24,9 +24,7 @@ type probe struct {
 	reply      bool // its direction
 	related    bool // an error about its connection
 	toGateway  bool
-	elsewhere  bool   // its source is not routed back to where it came from
-	expected   bool   // the process has expected SYNs like it
-	seq        uint32 // of TCP
+	elsewhere  bool // its source is not routed back to where it came from
 	mark, meta uint32
 }
 
@@ -169,16 +167,6 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 			p.mark = uint32(r.Mark)
 		}
 		return "", ok
-	case expected:
-		return "", p.expected && p.proto == protoTCP && p.src.Is6() == (s.family == 1)
-	case expect:
-		fits := p.proto == protoTCP && p.src.Is6() == (s.family == 1)
-		p.expected = p.expected || fits
-		return "", fits
-	case open:
-		p.mark = p.seq&MaxRule | uint32(NewMark(Opening, 0))
-	case takeMark:
-		p.meta = p.mark
 	case setMark:
 		if !p.invalid {
 			p.mark = uint32(s.mark)

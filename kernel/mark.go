@@ -12,11 +12,10 @@ import (
 //	bit 31     28 27      24 23                     0
 //	   | always 0 |  State  |      rule number       |
 //
-// In the mark of a packet bit 28 says that the rules have seen it, and bit 29 that it
-// is a SYN on the ports of a connection that conntrack still has.
+// In the mark of a packet bit 28 says that the rules have seen it.
 //
 // The rule number is what Settings.Number gave for the rule, and 0 where no rule
-// is meant. Opening has the low bits of a sequence number in its place. Packets carry the same layout in their own mark, from the process's
+// is meant. Packets carry the same layout in their own mark, from the process's
 // verdict to the chain that copies it.
 type Mark uint32
 
@@ -33,12 +32,11 @@ const (
 	Watched                // every packet goes to the process, and passes when it is dead: observe mode
 	Passed                 // forwarded in observe mode; rule number 0 is what enforcing would deny
 	Proxied                // belongs to a socket of the HTTP proxy
-	Opening                // its SYN, which has the sequence number in the mark, passed unseen by the process; then as Held
 
 	numStates
 )
 
-var stateNames = [numStates]string{"undecided", "allowed", "cut", "held", "watched", "passed", "proxied", "opening"}
+var stateNames = [numStates]string{"undecided", "allowed", "cut", "held", "watched", "passed", "proxied"}
 
 // String returns the word.
 func (s State) String() string {
@@ -55,17 +53,9 @@ const (
 	// seen is in the mark of packets, not of connections: the rules have seen the packet.
 	seen Mark = 1 << 28
 
-	// again is in the mark of a SYN whose ports are those of another connection.
-	again Mark = 1 << 29
-
 	// MaxRule is the highest rule number that a mark has room for.
 	MaxRule = 1<<ruleBits - 1
 )
-
-// Expected is the mark with which the process lets a SYN pass when it need not see the
-// next ones of the same client to the same address and port, for a while. Its connection
-// is [Held].
-const Expected = Mark(Held)<<ruleBits | 1
 
 // NewMark joins a state and a rule number, of which only the low 24 bits count.
 func NewMark(s State, rule uint32) Mark {

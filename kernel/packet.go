@@ -5,7 +5,6 @@ import "time"
 // Packet is one packet that waits in a queue for its verdict.
 type Packet struct {
 	ID      uint32 // for Queue.Verdict
-	Mark    Mark   // what the rules gave it: that of its connection where that is Opening
 	Payload []byte // from the IP header on; only valid until the handler returns
 	// Cut is set when the packet is longer than what could be copied, which
 	// only happens beyond 64 KiB. A verdict still holds for all of it.

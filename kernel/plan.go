@@ -208,9 +208,6 @@ func (pl *planner) sharedSets(clusters []client) {
 	if pl.settings.DNS != 0 {
 		pl.chains("dns", clusters)
 	}
-	for i, key := range []KeyType{V4SYN, V6SYN} {
-		pl.add(Set{Name: expectedSets + families[i].name, Key: key, Kind: Expecting})
-	}
 	for _, name := range []string{"logged", "cut", "ntp", "held", "fresh"} {
 		for _, f := range families {
 			pl.add(Set{Name: name + "." + f.name, Key: f.key, Kind: Rates})

@@ -49,12 +49,8 @@ func (pl *planner) hooks(clusters []client) {
 		// that was merely passed on must not change what its connection has
 		// become meanwhile; a SYN must, for the verdict on the connection
 		// before it may have been given after it was queued.
-		Rule{match{metaMark, uint32(^(seen | again)), "==", 0}, accept},
+		Rule{match{metaMark, uint32(^seen), "==", 0}, accept},
 		Rule{ctIs(Cut), bareSYN("!="), setPacketMark{}, goTo("cut")}, // cut while the packet waited: no verdict revives it
-		Rule{match{field: metaMark, op: "==", value: uint32(Expected)}, bareSYN("=="), expect{0}},
-		Rule{match{field: metaMark, op: "==", value: uint32(Expected)}, bareSYN("=="), expect{1}},
-		Rule{packetIs(Opening), setPacketMark{}, accept},
-		Rule{packetIs(Held), ctIs(Opening), setMark{NewMark(Held, 0)}}, // the process has seen its answer
 		Rule{packetIs(Held), bareSYN("!="), setPacketMark{}, accept},
 		Rule{packetIs(Watched), bareSYN("!="), setPacketMark{}, accept},
 		Rule{copyMark{}},
@@ -109,7 +105,7 @@ func (pl *planner) classify() {
 		shortcuts.classify, []Rule{
 			// The re-used-ports attack: a client makes the server close without
 			// conntrack noticing, and opens another connection on the same ports.
-			{bareSYN("=="), match{field: ctMark, op: "!=", value: 0}, setPacketMark{seen | again}, setMark{}},
+			{bareSYN("=="), setMark{}},
 			// Datagrams have no SYN: one of a flow that was cut is judged as the first of
 			// a new one, or a client that keeps its port would never be permitted again.
 			{proto(protoUDP), ctIs(Cut), original, setMark{}},
@@ -189,7 +185,6 @@ func (pl *planner) forward() {
 		{ctIs(Passed), proto(protoTCP), accept},
 		{ctIs(Passed), proto(protoUDP), accept},
 		{ctIs(Held), goTo("held")},
-		{ctIs(Opening), goTo("held")},
 	}...)
 	// What was watched when its cluster was enforced has passed without a verdict.
 	rules = append(rules, each(func(name string, src, _ field) Rule {

@@ -238,12 +238,12 @@ func (pl *planner) portRules(c client, g group, p egress.Proto) (rules []Rule) {
 	}
 	set.Ranges = mergePorts(set.Ranges)
 	pl.add(set)
-	then := Rule{in{tcpDport, set.Name}, goTo("hold")}
+	then := Rule{in{tcpDport, set.Name}, setMark{NewMark(Held, 0)}, accept}
 	switch {
 	case c.Observe:
-		then = Rule{then[0], setMark{NewMark(Watched, 0)}, accept}
+		then[1] = setMark{NewMark(Watched, 0)}
 	case p == egress.HTTP:
-		then = Rule{then[0], setMark{NewMark(Proxied, 0)}, goTo("proxied")}
+		then[1], then[2] = setMark{NewMark(Proxied, 0)}, goTo("proxied")
 	}
 	if g.from == nil {
 		return []Rule{then}

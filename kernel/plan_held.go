@@ -7,19 +7,8 @@ const (
 	heldBurst = 5000  // less than a queue's length, so that one client cannot fill it
 )
 
-const (
-	// maxExpected bounds the SYNs that the process need not see, of all clients together: what
-	// is beyond has to be shown to it.
-	maxExpected = 65536
-
-	// expectedTimeout is how long the process need not see SYNs that are alike. What it thinks
-	// of them can change with each DNS answer; it judges each connection's hello all the same.
-	expectedTimeout = "30s"
-)
-
 // held plans what becomes of the packets of a connection without a verdict.
 func (pl *planner) held() {
-	pl.hold()
 	if !pl.settings.Features.InnerHeader {
 		pl.chain("held", pl.judged()...)
 		return
@@ -32,22 +21,6 @@ func (pl *planner) held() {
 		// its verdict are such.
 		Rule{match{tcpFlags, allFlags, "==", flagACK}, accept},
 		Rule{goTo("judged")})
-}
-
-// hold plans where a new connection to a port of HTTPS rules is marked. The process sees its
-// SYN, unless it has lately let a SYN of the same client to the same address and port pass.
-// Then the mark says where the client's bytes begin, by which the process knows the right
-// answer to the SYN, and sees that. What conntrack has an entry of is no new connection: the
-// server may have one, too, that counts from elsewhere.
-func (pl *planner) hold() {
-	var rules []Rule
-	if pl.settings.Features.InnerHeader { // or a SYN with data could not be told
-		const form = allFlags &^ (flagECE | flagCWR)
-		rules = append(rules,
-			Rule{match{tcpFlags, form, "==", flagSYN}, match{metaMark, uint32(again), "==", 0}, expected{0}, open{}, accept},
-			Rule{match{tcpFlags, form, "==", flagSYN}, match{metaMark, uint32(again), "==", 0}, expected{1}, open{}, accept})
-	}
-	pl.chain("hold", append(rules, Rule{setMark{NewMark(Held, 0)}, accept})...)
 }
 
 // judged are the rules for those packets that the process has to see.
@@ -69,12 +42,6 @@ func (pl *planner) judged() []Rule {
 	} else {
 		rules = append(rules, Rule{syn, hasOption{optionMPTCP}, odd})
 	}
-	if s.Features.InnerHeader {
-		rules = append(rules,
-			Rule{ctIs(Opening), bareSYN("=="), accept},
-			// An answer to a SYN that its sender gives is none, and would turn the ends around.
-			Rule{ctIs(Opening), original, match{tcpFlags, flagSYN | flagACK, "==", flagSYN | flagACK}, odd})
-	}
 	flood := goTo(pl.deny(egress.TooManyPending, drop))
 	rules = append(rules, each(func(name string, src, _ field) Rule {
 		return Rule{original, limit{src, "held." + name, true, heldRate, heldBurst}, flood}
@@ -82,8 +49,5 @@ func (pl *planner) judged() []Rule {
 	rules = append(rules, each(func(name string, _, dst field) Rule {
 		return Rule{reply, limit{dst, "held." + name, true, heldRate, heldBurst}, flood}
 	})...)
-	if s.Features.InnerHeader {
-		rules = append(rules, Rule{ctIs(Opening), takeMark{}, pl.queue(s.Queue, s.Queues, false)})
-	}
 	return append(rules, Rule{setPacketMark{NewMark(Held, 0)}, pl.queue(s.Queue, s.Queues, false)})
 }

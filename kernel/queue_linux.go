@@ -187,8 +187,6 @@ func appendPackets(batch []Packet, b []byte) []Packet {
 				if len(v) >= 4 {
 					p.ID, seen = binary.BigEndian.Uint32(v), true
 				}
-			case nfqaMark:
-				p.Mark = Mark(number(v))
 			case nfqaPayload:
 				p.Payload = v
 			case nfqaCapLen:

@@ -46,11 +46,10 @@ type SetKind uint8
 
 // The kinds of sets.
 const (
-	Members   SetKind = iota // nothing: an element is in or not
-	Marks                    // the connection's mark
-	Chains                   // the chain that is gone to
-	Rates                    // a limit for each source, filled by the kernel itself
-	Expecting                // nothing: the SYNs that the process has expected, filled by the kernel itself
+	Members SetKind = iota // nothing: an element is in or not
+	Marks                  // the connection's mark
+	Chains                 // the chain that is gone to
+	Rates                  // a limit for each source, filled by the kernel itself
 )
 
 // Set is a named set or map of addresses, ports or ranges of them.
@@ -59,7 +58,7 @@ type Set struct {
 	Key     KeyType
 	Kind    SetKind
 	Learned bool    // filled by Table.Open; elements have timeouts
-	Ranges  []Range // sorted, no two overlap; empty for Learned, Rates and Expecting
+	Ranges  []Range // sorted, no two overlap; empty for Learned and Rates
 }
 
 // KeyType is what a [Set] is looked up by.
@@ -70,8 +69,6 @@ const (
 	V4 KeyType = iota
 	V6
 	PortKey
-	V4SYN // source, destination, and port of the destination
-	V6SYN
 )
 
 // Range is a range of a [Set], both ends included, and what it leads to.

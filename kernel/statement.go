@@ -90,9 +90,9 @@ const (
 
 	plainV4 = 0x45 // the first byte of an IPv4 header without options
 
-	flagFIN, flagSYN, flagRST, flagACK, flagECE, flagCWR = 1, 2, 4, 16, 64, 128
-	openingFlags                                         = flagFIN | flagSYN | flagRST | flagACK // of which a bare SYN has SYN alone
-	allFlags                                             = 255
+	flagFIN, flagSYN, flagRST, flagACK = 1, 2, 4, 16
+	openingFlags                       = flagFIN | flagSYN | flagRST | flagACK // of which a bare SYN has SYN alone
+	allFlags                           = 255
 )
 
 // match compares a field, after its bits have been reduced to mask where mask is
@@ -195,48 +195,17 @@ func (s in) text() string       { return fields[s.field].text + " @" + s.set }
 func (s goFrom) text() string   { return fields[s.field].text + " vmap @" + s.set }
 func (s markFrom) text() string { return "ct mark set " + fields[s.field].text + " map @" + s.set }
 
-// expected matches a SYN whose like the process has expected, and expect has it match for
-// a while. The sets are a pair, of which each has the one of its family.
-type (
-	expected struct{ family int }
-	expect   struct{ family int }
-)
-
-func (s expected) text() string {
-	return synKey(s.family) + " @" + expectedSets + families[s.family].name
-}
-func (s expect) text() string {
-	return fmt.Sprintf("add @%s { %s }", expectedSets+families[s.family].name, synKey(s.family))
-}
-
-const expectedSets = "expected."
-
-func synKey(family int) string {
-	f := families[family]
-	return fields[f.src].text + " . " + fields[f.dst].text + " . " + fields[tcpDport].text
-}
-
-// open marks the connection of a SYN as Opening, with the low bits of its sequence number.
-// nft writes that in the wrong byte order, so its text is what is meant.
-type open struct{}
-
-func (open) text() string {
-	return fmt.Sprintf("ct mark set tcp sequence & %#x | %#x", MaxRule, uint32(NewMark(Opening, 0)))
-}
-
-// setMark writes the connection's mark, setPacketMark the packet's, copyMark the
-// packet's into the connection's, and takeMark the connection's into the packet's.
+// setMark writes the connection's mark, setPacketMark the packet's, and copyMark
+// the packet's into the connection's.
 type (
 	setMark       struct{ mark Mark }
 	setPacketMark struct{ mark Mark }
 	copyMark      struct{}
-	takeMark      struct{}
 )
 
 func (s setMark) text() string       { return fmt.Sprintf("ct mark set %#x", uint32(s.mark)) }
 func (s setPacketMark) text() string { return fmt.Sprintf("meta mark set %#x", uint32(s.mark)) }
 func (copyMark) text() string        { return "ct mark set meta mark" }
-func (takeMark) text() string        { return "meta mark set ct mark" }
 
 // count adds to a named counter.
 type count struct{ name string }

@@ -64,8 +64,7 @@ func (r Rule) String() string {
 	return strings.Join(parts, " ")
 }
 
-var keyTexts = [...]string{V4: "ipv4_addr", V6: "ipv6_addr", PortKey: "inet_service",
-	V4SYN: "ipv4_addr . ipv4_addr . inet_service", V6SYN: "ipv6_addr . ipv6_addr . inet_service"}
+var keyTexts = [...]string{V4: "ipv4_addr", V6: "ipv6_addr", PortKey: "inet_service"}
 
 func (s *Set) write(w io.Writer) {
 	kind, value := "set", ""
@@ -79,8 +78,6 @@ func (s *Set) write(w io.Writer) {
 	switch {
 	case s.Kind == Rates:
 		fmt.Fprintf(w, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %s\n", maxSources, sourceTimeout)
-	case s.Kind == Expecting:
-		fmt.Fprintf(w, "\t\tsize %d\n\t\tflags dynamic,timeout\n\t\ttimeout %s\n", maxExpected, expectedTimeout)
 	case s.Learned:
 		fmt.Fprintf(w, "\t\tsize %d\n\t\tflags timeout\n", maxLearned)
 	default:

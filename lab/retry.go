@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -26,9 +27,11 @@ func (s *server) serveRetry(t *tap) {
 	if _, err := t.Write(serverHello(hrr[:], true)); err != nil {
 		return
 	}
+	const header = 5
+	first := header + int(binary.BigEndian.Uint16(t.ahead[3:])) // one record
+	second := t.ahead[min(first, len(t.ahead)):]
 	t.ahead = nil
 	_ = t.SetReadDeadline(time.Now().Add(firstByteTimeout))
-	var second []byte
 	for buf := make([]byte, 4096); !wholeHello(skipCCS(second)) && len(second) < maxSeenData; {
 		n, err := t.Read(buf)
 		if err != nil {

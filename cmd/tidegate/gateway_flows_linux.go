@@ -54,9 +54,6 @@ func (b *box) ended(k kernel.Flow) {
 		b.unpin(f)
 	} else if s := k.Mark.State(); s == kernel.Allowed || s == kernel.Passed {
 		f = b.byMark(k)
-	} else if s == kernel.Opening {
-		b.report(b.unanswered(k))
-		return
 	} else {
 		return
 	}
@@ -72,20 +69,6 @@ func (b *box) ended(k kernel.Flow) {
 	}
 	f.Sent, f.Received = k.Sent, k.Received
 	b.report(f)
-}
-
-// unanswered is a connection whose SYN no follower has seen, and that never opened.
-func (b *box) unanswered(k kernel.Flow) egress.Flow {
-	now := b.now.Load()
-	f := egress.Flow{Time: k.End, Policy: now.policy.ID(), Verdict: egress.Denied(egress.UpstreamUnreachable)}
-	if f.Time.IsZero() {
-		f.Time = time.Now()
-	}
-	if c := now.policy.Cluster(k.Src.Addr()); c != nil {
-		f.Cluster = c.Name
-	}
-	f.Conn = egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst, Bound: b.bindings.Names(f.Time, f.Cluster, k.Dst.Addr())}
-	return f
 }
 
 // byMark is what a connection's mark alone tells: those that the kernel settled

@@ -58,8 +58,6 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 		Allowed:  func(r *egress.Rule) uint32 { return uint32(kernel.NewMark(kernel.Allowed, b.numbers.Of(r))) },
 		Passed:   func(r *egress.Rule) uint32 { return uint32(kernel.NewMark(kernel.Passed, b.numbers.Of(r))) },
 		Cut:      uint32(kernel.NewMark(kernel.Cut, 0)),
-		Held:     uint32(kernel.NewMark(kernel.Held, 0)),
-		Expected: uint32(kernel.Expected),
 	})
 	return f
 }
@@ -137,11 +135,7 @@ func (f *followed) run(ctx context.Context) error {
 		Packets: func(batch []kernel.Packet) {
 			at := time.Now()
 			for i := range batch {
-				if p := &batch[i]; p.Mark.State() == kernel.Opening {
-					f.follower.Opened(at, p.ID, p.Mark.Rule(), p.Payload)
-				} else {
-					f.follower.Packet(at, p.ID, p.Payload)
-				}
+				f.follower.Packet(at, batch[i].ID, batch[i].Payload)
 			}
 		},
 		Tick: f.tick,
