@@ -25,11 +25,11 @@ var reasons = map[string]string{
 	"P3":  "each undecided packet wakes the process once, and where the cores are busy the process waits for one as everybody does; a kernel path does not.",
 	"P4":  "a decided packet passes a few loads more than one of a bare SNAT, and its way is looked up through policy rules (the gate, and the way to the HTTP proxy), there and back; where there are none the kernel takes a shorter path. Without them, and without the check of sources that they bring with them, a datagram costs 1.03 to 1.05 of SNAT's.",
 	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
-	"P6":  "a policy is YAML text that is read, compiled and kept with where each rule came from, and a million names take minutes to read (`-full` waits for them); the decision itself costs the same (see the end of this page).",
+	"P6":  "a name is kept in a slot of 32 bytes of a table that is at most half full; the rest is what reading the file has left, and what the runtime keeps ready.",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
 	"P8":  "nothing is kept for a decided connection; what is measured is what opening many of them leaves in the heap and the flow log.",
 	"P9":  "four fifths of a cached answer's time are the kernel's, most of it sending; reading and sending go in batches already. What clients ask is led to the gateway's own server wherever it was sent, so questions and answers pass conntrack, its translation and the rules, which have a twelfth of the server's time; the others are asked directly, in a namespace without rules.",
-	"P10": "a changed file is read, compiled and compared as a whole, which is linear in its length, and DNS learns of it with the rest.",
+	"P10": "a changed file is read and compiled as a whole, which is linear in its length, and DNS learns of it with the rest.",
 	"P11": "a refused connection has been forwarded up to its hello, and both of its ends have to be told; a relay refuses before it has opened anything to the server.",
 	"P13": "a record is made and written at each connection's begin and end.",
 }

@@ -205,7 +205,7 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// readyTimeout is more than any server needs that starts at all; a policy of a million names takes minutes to read.
+// readyTimeout is more than any server needs that starts at all.
 const readyTimeout = 5 * time.Minute
 
 // await tries until it succeeds, or the process has ended.

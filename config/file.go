@@ -162,6 +162,16 @@ func (e lineError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.
 
 // parse reads the text and nothing more.
 func parse(text []byte) (f file, err error) {
+	if rest, rules, ok := cutRules(text); ok {
+		if f, err = parseYAML(rest); err == nil && len(f.Rules) == 0 {
+			f.Rules = rules
+			return f, nil
+		}
+	}
+	return parseYAML(text)
+}
+
+func parseYAML(text []byte) (f file, err error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	dec.KnownFields(true)
 	if err := dec.Decode(&f); errors.Is(err, io.EOF) {

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -132,8 +135,9 @@ func (r *reader) rules() error {
 	for i := range r.out.Rules {
 		r.ids[r.out.Rules[i].ID] = true
 	}
+	to := destinations(r.file.Rules)
 	for i, fr := range r.file.Rules {
-		rule, err := r.rule(i, fr)
+		rule, err := r.rule(i, fr, to[i])
 		if err != nil {
 			return err
 		}
@@ -142,11 +146,35 @@ func (r *reader) rules() error {
 	return nil
 }
 
-func (r *reader) rule(i int, fr fileRule) (rule egress.Rule, err error) {
+// destination is what a rule's to says, or why it cannot be read.
+type destination struct {
+	to  []egress.Endpoint
+	err error
+}
+
+// destinations reads where the rules lead to, which is most of the work of a large file, on
+// all processors.
+func destinations(rules []fileRule) []destination {
+	read := make([]destination, len(rules))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(len(rules), runtime.NumCPU()) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(rules)); i = next.Add(1) - 1 {
+				read[i].to, read[i].err = values(rules[i].To, parseEndpoint)
+			}
+		})
+	}
+	all.Wait()
+	return read
+}
+
+func (r *reader) rule(i int, fr fileRule, d destination) (rule egress.Rule, err error) {
 	if fr.ID.text == "" {
 		return rule, fmt.Errorf("rules: the %s rule has no id", ordinal(i+1))
 	}
-	rule = egress.Rule{ID: fr.ID.text, Why: fr.Why.text, Source: fr.Source.text}
+	// They are kept, and the file's text is not.
+	rule = egress.Rule{ID: strings.Clone(fr.ID.text), Why: strings.Clone(fr.Why.text), Source: strings.Clone(fr.Source.text)}
 	if r.ids[rule.ID] {
 		return rule, lineError{fr.ID.line, fmt.Sprintf("rule %s: there is one of this id already", rule.ID)}
 	}
@@ -160,8 +188,8 @@ func (r *reader) rule(i int, fr fileRule) (rule egress.Rule, err error) {
 	if len(fr.To) == 0 {
 		return rule, lineError{fr.ID.line, fmt.Sprintf("rule %s: to: none", rule.ID)}
 	}
-	if rule.To, err = values(fr.To, parseEndpoint); err != nil {
-		return rule, err
+	if rule.To = d.to; d.err != nil {
+		return rule, d.err
 	}
 	for _, w := range fr.From {
 		from, err := value(w, r.clients)

@@ -20,7 +20,10 @@ func value[T any](w word, parse func(string) (T, error)) (T, error) {
 }
 
 func values[T any](ws []word, parse func(string) (T, error)) ([]T, error) {
-	var vs []T
+	if len(ws) == 0 {
+		return nil, nil
+	}
+	vs := make([]T, 0, len(ws))
 	for _, w := range ws {
 		v, err := value(w, parse)
 		if err != nil {

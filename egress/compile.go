@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // compiler fills the tables of a policy. The rules and their endpoints are taken
@@ -29,11 +30,16 @@ func newCompiler(p *Policy) *compiler {
 }
 
 func (c *compiler) compile() {
+	var contents sync.WaitGroup // as much work as all else
+	contents.Go(func() {
+		for i := range c.rules {
+			c.rules[i].content = contentOf(&c.rules[i])
+		}
+	})
 	for i := range slices.Backward(c.rules) {
-		r := &c.rules[i]
-		r.content = contentOf(r)
-		c.add(r, int32(i))
+		c.add(&c.rules[i], int32(i))
 	}
+	contents.Wait()
 	for t := range c.addrs {
 		c.Policy.addrs[t] = c.nets(c.addrs[t])
 	}

@@ -111,13 +111,11 @@ func (pl *planner) groups(c client) []group {
 			pl.members("from."+groups[i].id, from)
 		}
 		for _, e := range r.To {
-			if e.Proto.Named() {
-				if s := (shown{i, e.Proto, e.Ports}); seen[s] {
-					continue
-				} else {
-					seen[s] = true
-				}
+			s := shown{i, e.Proto, e.Ports}
+			if e.Proto.Named() && seen[s] {
+				continue
 			}
+			seen[s] = true
 			groups[i].uses = append(groups[i].uses, use{e, NewMark(c.kept(), pl.marks[r.ID])})
 		}
 	}

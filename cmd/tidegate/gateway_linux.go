@@ -104,6 +104,7 @@ type box struct {
 
 	now     atomic.Pointer[inForce]
 	changes changes
+	release *time.Timer // of memory that a change has left
 
 	state    *stateDir
 	numbers  *gateway.Numbers

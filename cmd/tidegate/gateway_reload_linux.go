@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"tidegate.io/tidegate/config"
@@ -11,6 +12,10 @@ import (
 	"tidegate.io/tidegate/gateway"
 	"tidegate.io/tidegate/kernel"
 )
+
+// releaseAfter is how long after the last change memory is given back: reading a large file takes
+// several times what is kept of it.
+const releaseAfter = 2 * time.Second
 
 // uncut is an error behind the moment from which a new policy is in force: something
 // that it denies may go on.
@@ -70,6 +75,10 @@ func (b *box) apply(g *config.Gateway) error {
 		return err
 	}
 	b.changes.applied.Add(1)
+	if b.release != nil {
+		b.release.Stop()
+	}
+	b.release = time.AfterFunc(releaseAfter, debug.FreeOSMemory)
 	return nil
 }
 
