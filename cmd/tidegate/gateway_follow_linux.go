@@ -61,7 +61,7 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 		Passed: func(c egress.Conn, v egress.Verdict) uint32 {
 			return uint32(kernel.NewMark(kernel.Passed, b.number(c, v)))
 		},
-		Cut:      uint32(kernel.NewMark(kernel.Cut, 0)),
+		Cut: uint32(kernel.NewMark(kernel.Cut, 0)),
 	})
 	return f
 }
