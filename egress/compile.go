@@ -30,16 +30,20 @@ func newCompiler(p *Policy) *compiler {
 }
 
 func (c *compiler) compile() {
-	var contents sync.WaitGroup // as much work as all else
-	contents.Go(func() {
+	contents := make([][16]byte, len(c.rules))
+	var beside sync.WaitGroup // as much work as all else
+	beside.Go(func() {
 		for i := range c.rules {
-			c.rules[i].content = contentOf(&c.rules[i])
+			contents[i] = contentOf(&c.rules[i])
 		}
 	})
 	for i := range slices.Backward(c.rules) {
 		c.add(&c.rules[i], int32(i))
 	}
-	contents.Wait()
+	beside.Wait()
+	for i := range c.rules {
+		c.rules[i].content = contents[i]
+	}
 	for t := range c.addrs {
 		c.Policy.addrs[t] = c.nets(c.addrs[t])
 	}

@@ -33,7 +33,8 @@ func (f *Follower) overtaken(c *conn, id uint32) bool {
 func (f *Follower) deny(c *conn, r egress.Reason) { f.denied(c, egress.Denied(r)) }
 
 // denied ends a connection: both ends are reset at once, so that none is left half open, and
-// what either still sends is cut. The kernel resets who has sent a packet that is cut.
+// what either still sends is cut. The kernel answers the packet that is cut too, but only if
+// that still waits: a change of the rules drops those that do.
 func (f *Follower) denied(c *conn, v egress.Verdict) {
 	f.log(c, v)
 	f.end(c, true)
@@ -78,7 +79,7 @@ func (f *Follower) end(c *conn, tellClient bool) {
 		return
 	}
 	for i, h := range c.held {
-		// One of them carries the mark to the connection, and is answered with a reset.
+		// One of them carries the mark to the connection.
 		if last := i == len(c.held)-1; last {
 			f.Verdict(h.id, true, f.Cut)
 		} else {
@@ -86,7 +87,7 @@ func (f *Follower) end(c *conn, tellClient bool) {
 		}
 	}
 	if c.state != opening {
-		if tellClient && len(c.held) == 0 {
+		if tellClient {
 			f.reset(c.key.server, c.key.client, c.heard, c.first+uint32(len(c.client.buf)))
 		}
 		f.reset(c.key.client, c.key.server, c.sequence(), c.heard)

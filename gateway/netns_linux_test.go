@@ -156,11 +156,7 @@ func (b *bench) follow() {
 	f := New(Config{
 		Policy: func() *egress.Policy { return policy }, Bindings: names,
 		Verdict: func(id uint32, accept bool, mark uint32) { q.Verdict(id, accept, kernel.Mark(mark)) },
-		Reset: func(p []byte) {
-			if err := resets.Send(p); err != nil {
-				t.Error(err)
-			}
-		},
+		Reset:   q.Behind,
 		Decided: func(f egress.Flow) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -171,12 +167,20 @@ func (b *bench) follow() {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		ended <- q.Run(ctx, kernel.Handler{Tick: f.Tick, Packets: func(batch []kernel.Packet) {
-			now := time.Now()
-			for _, p := range batch {
-				f.Packet(now, p.ID, p.Payload)
-			}
-		}})
+		ended <- q.Run(ctx, kernel.Handler{
+			Tick: f.Tick,
+			Packets: func(batch []kernel.Packet) {
+				now := time.Now()
+				for _, p := range batch {
+					f.Packet(now, p.ID, p.Payload)
+				}
+			},
+			Behind: func(p []byte) {
+				if err := resets.Send(p); err != nil {
+					t.Error(err)
+				}
+			},
+		})
 	}()
 	t.Cleanup(func() {
 		stop()

@@ -38,6 +38,7 @@ func OpenQueue(uint16, QueueOptions) (*Queue, error)   { return nil, ErrUnsuppor
 func (*Queue) Run(context.Context, Handler) error      { return ErrUnsupported }
 func (*Queue) Verdict(uint32, bool, Mark)              {}
 func (*Queue) Wake()                                   {}
+func (*Queue) Behind([]byte)                           {}
 func (*Queue) Flush() error                            { return ErrUnsupported }
 func (*Queue) Stats() (QueueStats, error)              { return QueueStats{}, ErrUnsupported }
 func (*Queue) Close() error                            { return ErrUnsupported }

@@ -26,7 +26,7 @@ type QueueStats struct {
 	Overruns uint64 // times that the kernel reported a loss to the reader
 }
 
-// Handler receives what a [Queue] reads. Both functions are called on the
+// Handler receives what a [Queue] reads. Its functions are called on the
 // goroutine of Queue.Run, so that what they share needs no lock.
 type Handler struct {
 	// Packets gets a batch, oldest first. A packet that is given no verdict
@@ -37,4 +37,7 @@ type Handler struct {
 	// come or not, for what has to happen after a while.
 	Tick  func(now time.Time)
 	Every time.Duration // 0 is 10 ms
+	// Behind gets what Queue.Behind has kept, once the verdicts before it are
+	// with the kernel.
+	Behind func(packet []byte)
 }

@@ -19,6 +19,9 @@ type Queue struct {
 	num     uint16
 	sock    *socket
 	out     []byte // verdict messages that are not sent yet
+	behind  []byte // packets to be sent when these are
+	lengths []int  // of each of them
+	handler Handler
 	in      *datagrams
 	batch   []Packet // reused
 	packets atomic.Uint64
@@ -113,6 +116,7 @@ func (q *Queue) Run(ctx context.Context, h Handler) error {
 	if h.Every == 0 {
 		h.Every = defaultTick
 	}
+	q.handler = h
 	stop := context.AfterFunc(ctx, q.sock.interrupt)
 	defer stop()
 	var next time.Time
@@ -224,21 +228,34 @@ func (q *Queue) Verdict(id uint32, accept bool, mark Mark) {
 	}
 }
 
+// Behind keeps a copy of a packet, and hands it to Handler.Behind when the verdicts that
+// were given before it are with the kernel: a reset whose sequence number counts what a
+// verdict lets go must not overtake that.
+func (q *Queue) Behind(packet []byte) {
+	q.behind = append(q.behind, packet...)
+	q.lengths = append(q.lengths, len(packet))
+}
+
 // Flush sends verdicts that were given outside of Run, after it.
 func (q *Queue) Flush() error { return q.flush() }
 
 func (q *Queue) flush() error {
-	if len(q.out) == 0 {
-		return nil
+	if len(q.out) > 0 {
+		err := q.sock.sendNow(q.out)
+		if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) {
+			return nil // kept, and tried again with the next
+		}
+		q.out = q.out[:0]
+		if err != nil {
+			return fmt.Errorf("send verdicts: %w", err)
+		}
 	}
-	err := q.sock.sendNow(q.out)
-	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EAGAIN) {
-		return nil // kept, and tried again with the next
+	rest := q.behind
+	for _, n := range q.lengths {
+		q.handler.Behind(rest[:n])
+		rest = rest[n:]
 	}
-	q.out = q.out[:0]
-	if err != nil {
-		return fmt.Errorf("send verdicts: %w", err)
-	}
+	q.behind, q.lengths = q.behind[:0], q.lengths[:0]
 	return nil
 }
 

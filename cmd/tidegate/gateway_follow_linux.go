@@ -25,6 +25,7 @@ type followed struct {
 	number   uint16
 	queue    *kernel.Queue
 	follower *gateway.Follower
+	reset    func(packet []byte)
 	answers  chan resolved
 	asking   int
 	refused  []egress.Name // look-ups that were too many
@@ -45,7 +46,7 @@ type resolved struct {
 var errTooManyLookups = errors.New("too many look-ups under way")
 
 func (b *box) follow(q *kernel.Queue, number uint16) *followed {
-	f := &followed{number: number, queue: q, answers: make(chan resolved, maxLookups), stats: make(chan chan gateway.Stats), saved: b.saved(number)}
+	f := &followed{number: number, queue: q, answers: make(chan resolved, maxLookups), stats: make(chan chan gateway.Stats), reset: b.reset, saved: b.saved(number)}
 	f.follower = gateway.New(gateway.Config{
 		Policy:   func() *egress.Policy { return b.now.Load().policy },
 		Bindings: &b.bindings,
@@ -53,7 +54,7 @@ func (b *box) follow(q *kernel.Queue, number uint16) *followed {
 		Observe:  b.observes,
 		Lookup:   func(n egress.Name) { b.lookup(f, n) },
 		Verdict:  func(id uint32, accept bool, mark uint32) { q.Verdict(id, accept, kernel.Mark(mark)) },
-		Reset:    b.reset,
+		Reset:    q.Behind,
 		Decided:  b.decided,
 		Allowed: func(c egress.Conn, v egress.Verdict) uint32 {
 			return uint32(kernel.NewMark(kernel.Allowed, b.number(c, v)))
@@ -142,7 +143,8 @@ func (f *followed) run(ctx context.Context) error {
 				f.follower.Packet(at, batch[i].ID, batch[i].Payload)
 			}
 		},
-		Tick: f.tick,
+		Tick:   f.tick,
+		Behind: f.reset,
 	})
 }
 
