@@ -57,6 +57,7 @@ func sameAsYAML(t *testing.T, text string) {
 	}
 }
 
+// FuzzPlainRules: rules that are read by sight are what the YAML reader makes of the whole file, or it reads the file itself.
 func FuzzPlainRules(f *testing.F) {
 	for _, s := range append(plainly, notPlainly...) {
 		f.Add("", s)

@@ -292,6 +292,7 @@ func TestClientsShareIsBounded(t *testing.T) {
 			t.Errorf("modest: after %v", took)
 		}
 		s.work.Wait()
+		synctest.Wait() // who has been answered is not waiting any more, a moment later
 		if s.waits.all != 0 || len(s.waits.client) != 0 || len(s.flights.running) != 0 {
 			t.Error("something is left behind")
 		}

@@ -27,6 +27,7 @@ func (addressed) RemoteAddr() net.Addr {
 // is in says; each origin says what is in answers and then nothing. CR LF is |.
 func TestPatience(t *testing.T) {
 	const get = "GET / HTTP/1.1|Host: allowed.test||"
+	const hello = "HELLO" // in its place
 	const tunnel = "CONNECT 20.9.9.9:9000 HTTP/1.1|Host: 20.9.9.9:9000||"
 	for _, row := range []struct {
 		sentence, says, answers string
@@ -43,7 +44,7 @@ func TestPatience(t *testing.T) {
 		{"half an answer", get, "HTTP/1.1 200 OK|Content-Length: 9||half", false, StallTimeout, "HTTP/1.1 200 OK", []string{"allow name-rule"}},
 		{"half a body", "POST / HTTP/1.1|Host: allowed.test|Content-Length: 9||half", "", false, StallTimeout, "", []string{"allow name-rule"}},
 		{"a tunnel without a hello", "CONNECT allowed.test:443 HTTP/1.1|Host: allowed.test||", "", true, HelloTimeout, "HTTP/1.1 200 Connection Established", []string{"deny hello-timeout"}},
-		{"a hello without an answer", "CONNECT allowed.test:443 HTTP/1.1|Host: allowed.test||" + string(dialledHello("allowed.test")), "", true, AnswerTimeout, "HTTP/1.1 200 Connection Established", []string{"allow name-rule"}},
+		{"a hello without an answer", "CONNECT allowed.test:443 HTTP/1.1|Host: allowed.test||" + hello, "", true, AnswerTimeout, "HTTP/1.1 200 Connection Established", []string{"allow name-rule"}},
 		{"a silent tunnel", tunnel + "hi", "", true, TunnelIdle, "HTTP/1.1 200 Connection Established", []string{"allow address-rule"}},
 		{"a tunnel where only the server speaks", tunnel, "every hour", true, TunnelMax, "HTTP/1.1 200 Connection Established", []string{"allow address-rule"}},
 	} {
@@ -56,7 +57,8 @@ func TestPatience(t *testing.T) {
 				ours, theirs := net.Pipe()
 				begin := time.Now()
 				go func() {
-					io.WriteString(ours, strings.ReplaceAll(row.says, "|", "\r\n"))
+					says := strings.ReplaceAll(row.says, "|", "\r\n")
+					io.WriteString(ours, strings.Replace(says, hello, string(dialledHello("allowed.test")), 1))
 				}()
 				var back strings.Builder
 				read := make(chan struct{})
