@@ -48,6 +48,9 @@ type lesson struct {
 	scope string
 }
 
+// over is the end of what is over.
+var over = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // learning is a call of Learn.
 type learning struct {
 	done   chan struct{}
@@ -101,6 +104,9 @@ func (s *Server) startLesson(l lesson) (call *learning, mine bool) {
 	defer s.lessons.mu.Unlock()
 	if call := s.lessons.running[l]; call != nil {
 		return call, false
+	}
+	if s.knows(l.entry, l.scope, s.now()) { // one that has ended meanwhile
+		return &learning{done: over}, false
 	}
 	if len(s.lessons.running) >= maxLessons {
 		return nil, false
