@@ -8,6 +8,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,6 +86,10 @@ func TestReportKeepsWhatPeopleWrote(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old\n"+byHand+"\n\n## By hand\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	stale := filepath.Join(filepath.Dir(path), "performance-t9-14.svg")
+	if err := os.WriteFile(stale, []byte("<svg/>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	r := Results{Violations: []Violation{{"T1", "tidegate", "1 failed"}}}
 	table := r.table("T1", "connections", Column{"CPU", "µs"}, Column{"÷ plain", ""})
 	one, two := figure([]float64{100}), figure([]float64{130, 131})
@@ -106,6 +111,9 @@ func TestReportKeepsWhatPeopleWrote(t *testing.T) {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the report lacks %q:\n%s", want, out)
 		}
+	}
+	if _, err := os.Stat(stale); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the plot of an earlier page: %v, want that it is gone", err)
 	}
 	svg, err := os.ReadFile(filepath.Join(filepath.Dir(path), "performance-t1-0.svg"))
 	if err != nil {

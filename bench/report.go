@@ -45,7 +45,7 @@ func (r *Results) report(path string) error {
 	var b bytes.Buffer
 	r.head(&b)
 	r.goals(&b)
-	var failed error
+	failed := removePlots(path)
 	for i, t := range r.Tables {
 		if i == 0 || r.Tables[i-1].Test != t.Test {
 			fmt.Fprintf(&b, "\n## %s: %s\n", t.Test, subjects[t.Test])
@@ -60,6 +60,15 @@ func (r *Results) report(path string) error {
 	}
 	fmt.Fprintf(&b, "\n%s%s", byHand, kept)
 	return errors.Join(failed, os.WriteFile(path, b.Bytes(), 0o644))
+}
+
+// removePlots removes those of an earlier page: their numbers mean other tables now.
+func removePlots(path string) error {
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(path), "performance-*.svg"))
+	for _, plot := range old {
+		err = errors.Join(err, os.Remove(plot))
+	}
+	return err
 }
 
 var subjects = map[string]string{
