@@ -99,3 +99,20 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%d inputs, %d kept", inputs, corpus)
 	}
 }
+
+func TestAnEndIsNoFailure(t *testing.T) {
+	const end = "--- FAIL: FuzzX (2.05s)\n    context deadline exceeded\nFAIL\nexit status 1\n"
+	for _, tt := range []struct {
+		sentence, out string
+		want          bool
+	}{
+		{"the time is over", end, true},
+		{"an input was found as well", end + "    Failing input written to testdata/fuzz/FuzzX/1\n", false},
+		{"a seed fails", "failure while testing seed corpus entry: FuzzX/seed#0\n" + end, false},
+		{"the target says something else", "--- FAIL: FuzzX (2.05s)\n    x_test.go:9: does not hold\n", false},
+	} {
+		if got := overTime([]byte(tt.out)); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.sentence, got, tt.want)
+		}
+	}
+}
