@@ -27,7 +27,7 @@ var reasons = map[string]string{
 	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
 	"P6":  "a name is kept in a slot of 32 bytes of a table that is at most half full; the rest is what reading the file has left, and what the runtime keeps ready.",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
-	"P8":  "nothing is kept for a decided connection; what is measured is what opening many of them leaves in the heap and the flow log.",
+	"P8":  "nothing is kept for a decided connection; what is measured, after many were opened at once, falls with their number and was not traced further.",
 	"P9":  "four fifths of a cached answer's time are the kernel's, most of it sending; reading and sending go in batches already. What clients ask is led to the gateway's own server wherever it was sent, so questions and answers pass conntrack, its translation and the rules, which have a twelfth of the server's time; the others are asked directly, in a namespace without rules.",
 	"P10": "a changed file is read and compiled as a whole, which is linear in its length, and DNS learns of it with the rest.",
 	"P11": "a refused connection has been forwarded up to its hello, and both of its ends have to be told; a relay refuses before it has opened anything to the server.",
