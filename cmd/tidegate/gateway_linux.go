@@ -272,12 +272,12 @@ func (b *box) openNames() error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
 		}
-		flows, err := b.tracker.Flows()
+		numbers, err := b.carried()
 		if err != nil {
 			return err
 		}
 		names = &gateway.Names{}
-		names.Reserve(carried(flows))
+		names.Reserve(numbers)
 	}
 	if err := names.Open(b.state.renewNames); err != nil {
 		b.log.Error("names of connections cannot be kept; a change of their rules ends them", "err", err)
