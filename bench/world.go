@@ -194,7 +194,9 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = w.dir, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if w.keeper != nil {
-		w.keeper.Attend(p.cmd)
+		if err := w.keeper.Attend(p.cmd); err != nil {
+			return nil, err
+		}
 	}
 	if p.group, err = w.bench.group.child(fmt.Sprintf("%s-%s-%d", w.name, short, len(w.procs))); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -52,7 +53,7 @@ func (k *Keeper) Close() error {
 }
 
 // Attend makes cmd, which has not been started, one for whose process k keeps descriptors, and passes those that it has.
-func (k *Keeper) Attend(cmd *exec.Cmd) {
+func (k *Keeper) Attend(cmd *exec.Cmd) error {
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
@@ -60,7 +61,7 @@ func (k *Keeper) Attend(cmd *exec.Cmd) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if len(k.files) == 0 {
-		return
+		return nil
 	}
 	var names []string
 	for name, f := range k.files {
@@ -68,10 +69,16 @@ func (k *Keeper) Attend(cmd *exec.Cmd) {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
 	cmd.Env = append(cmd.Env, fmt.Sprint("LISTEN_FDS=", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	// The process is named, which is not known before it starts; and in a shell /proc/self is the shell.
+	// The process is named, which is not known before it starts. In a shell /proc/self is the shell, and what a program is
+	// called is its file's name.
+	program := filepath.Join(k.dir, filepath.Base(cmd.Args[0]))
 	path := strings.Replace(cmd.Path, "/proc/self/", fmt.Sprintf("/proc/%d/", os.Getpid()), 1)
-	cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", path}, cmd.Args[1:]...)
+	if err := os.Symlink(path, program); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("pass descriptors: %w", err)
+	}
+	cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh", program}, cmd.Args[1:]...)
 	cmd.Path = "/bin/sh"
+	return nil
 }
 
 // serve does what the messages say, one after the other: who sends a pipe as a barrier sees it closed behind them.

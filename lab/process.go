@@ -146,8 +146,7 @@ func (l *Lab) attend(cmd *exec.Cmd) error {
 		}
 		l.keepers = append(l.keepers, k)
 	}
-	l.keepers[len(l.keepers)-1].Attend(cmd)
-	return nil
+	return l.keepers[len(l.keepers)-1].Attend(cmd)
 }
 
 func (l *Lab) waitReady(ctx context.Context, p *process) error {

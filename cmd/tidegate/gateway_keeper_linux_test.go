@@ -19,7 +19,9 @@ func TestTheServiceManagerKeepsASocket(t *testing.T) {
 	}
 	defer k.Close()
 	cmd := exec.Command("true")
-	k.Attend(cmd)
+	if err := k.Attend(cmd); err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range cmd.Env {
 		if name, value, _ := strings.Cut(e, "="); name == "NOTIFY_SOCKET" || name == "FDSTORE" {
 			t.Setenv(name, value)
