@@ -296,7 +296,7 @@ func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, fau
 // group names the faults that cannot be made at the same time: there is one process, one file and one DNS.
 func (row *Row) group() string {
 	switch {
-	case row.Number <= 10 && row.Name != "route":
+	case row.Number <= 10 && row.Name != "divert":
 		return "process"
 	case strings.HasPrefix(row.Name, "dns"):
 		return "dns"
