@@ -228,7 +228,7 @@ func (b *box) listenTCP(name string, open func() (net.Listener, error)) (net.Lis
 }
 
 // listenUDP is listenTCP for datagrams.
-func (b *box) listenUDP(name string, at netip.AddrPort) (*net.UDPConn, error) {
+func (b *box) listenUDP(name, network string, at netip.AddrPort) (*net.UDPConn, error) {
 	name = "udp " + name
 	var c *net.UDPConn
 	if f := b.take(name); f != nil {
@@ -240,7 +240,7 @@ func (b *box) listenUDP(name string, at netip.AddrPort) (*net.UDPConn, error) {
 		c = pc.(*net.UDPConn)
 	} else {
 		var err error
-		if c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err != nil {
+		if c, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(at)); err != nil {
 			return nil, err
 		}
 	}

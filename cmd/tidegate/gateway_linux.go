@@ -34,6 +34,7 @@ import (
 // which a dead process left in the kernel lead to the next one.
 const (
 	dnsPort         = 15053
+	askedPort       = 15054 // of the same server, past conntrack
 	transparentPort = 15080
 	firstQueue      = 15300
 	observeQueue    = 15299
@@ -362,9 +363,12 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	addrs := g.Listen
 	if b.enforcing() {
 		addrs = append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, addrs...)
+		if err := b.listenAsked(open); err != nil {
+			return s, err
+		}
 	}
 	for _, a := range addrs {
-		udp, err := b.listenUDP("dns "+a.String(), a)
+		udp, err := b.listenUDP("dns "+a.String(), "udp", a)
 		if err != nil {
 			return s, err
 		}
@@ -401,6 +405,22 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	}
 	open.add(s.takeover)
 	return s, nil
+}
+
+// listenAsked opens the sockets of questions that are sent to the gateway itself, one for each family: a socket of both costs
+// each IPv4 datagram more.
+func (b *box) listenAsked(open *closers) error {
+	for network, any := range map[string]netip.Addr{"udp4": netip.IPv4Unspecified(), "udp6": netip.IPv6Unspecified()} {
+		udp, err := b.listenUDP("dns asked "+network, network, netip.AddrPortFrom(any, askedPort))
+		if err != nil && network == "udp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		b.dns.UDP = append(b.dns.UDP, udp)
+		open.add(udp)
+	}
+	return nil
 }
 
 // listenTransparent opens the sockets to which the kernel diverts HTTP.
