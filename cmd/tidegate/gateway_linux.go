@@ -368,12 +368,9 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		}
 	}
 	for _, a := range addrs {
-		udp, err := b.listenUDP("dns "+a.String(), "udp", a)
-		if err != nil {
+		if err := b.listenUDP("dns "+a.String(), "udp", a, open); err != nil {
 			return s, err
 		}
-		b.dns.UDP = append(b.dns.UDP, udp)
-		open.add(udp)
 		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String(), nil))
 		if err != nil {
 			return s, err
@@ -411,14 +408,10 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 // each IPv4 datagram more.
 func (b *box) listenAsked(open *closers) error {
 	for network, any := range map[string]netip.Addr{"udp4": netip.IPv4Unspecified(), "udp6": netip.IPv6Unspecified()} {
-		udp, err := b.listenUDP("dns asked "+network, network, netip.AddrPortFrom(any, askedPort))
-		if err != nil && network == "udp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
-			continue
-		} else if err != nil {
+		err := b.listenUDP("dns asked "+network, network, netip.AddrPortFrom(any, askedPort), open)
+		if err != nil && (network != "udp6" || !errors.Is(err, syscall.EAFNOSUPPORT)) {
 			return err
 		}
-		b.dns.UDP = append(b.dns.UDP, udp)
-		open.add(udp)
 	}
 	return nil
 }
