@@ -28,7 +28,7 @@ var reasons = map[string]string{
 	"P6":  "a name is kept in a slot of 32 bytes of a table that is at most half full; the rest is what reading the file has left, and what the runtime keeps ready.",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
 	"P8":  "nothing is kept for a decided connection; what is measured, after many were opened at once, falls with their number and was not traced further.",
-	"P9":  "four fifths of a cached answer's time are the kernel's, most of it sending; reading and sending go in batches already. What clients ask is led to the gateway's own server wherever it was sent, so questions and answers pass conntrack, its translation and the rules, which have a twelfth of the server's time; the others are asked directly, in a namespace without rules.",
+	"P9":  "four fifths of a cached answer's time are the kernel's, most of it sending; reading and sending go in batches already. Questions and answers pass the gateway's rules, which have a sixteenth of the server's time, where the others are asked in a namespace without any. A sixth is for waking clients that sleep, twice what a server with a thread for each core pays, which leaves them no idle core to sleep on.",
 	"P10": "a changed file is read and compiled as a whole, which is linear in its length, and DNS learns of it with the rest.",
 	"P11": "a refused connection has been forwarded up to its hello, and both of its ends have to be told; a relay refuses before it has opened anything to the server.",
 	"P13": "a record is made and written at each connection's begin and end.",

@@ -59,10 +59,11 @@ type world struct {
 	name, title, dir               string
 	loaded                         time.Duration // Tidegate took until it was ready
 	client, gateway, router, serve *netns.NS
-	gatewayRuns                    bool  // Tidegate does, and answers
-	failed                         error // it could not be made
-	mayLose                        bool  // records of flows, for nobody reads them
-	flooded                        bool  // connections may fail, and are shown in the table
+	resolver                       netip.Addr // whom clients ask for names
+	gatewayRuns                    bool       // Tidegate does, and answers
+	failed                         error      // it could not be made
+	mayLose                        bool       // records of flows, for nobody reads them
+	flooded                        bool       // connections may fail, and are shown in the table
 	procs                          []*process
 	closers                        []func()
 }
@@ -75,7 +76,7 @@ type process struct {
 }
 
 func (b *bench) newWorld(name string) (*world, error) {
-	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name)}
+	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name), resolver: gatewayInside}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, err
 	}
