@@ -32,7 +32,7 @@ lint: $(LINT)
 	$(LINT) run ./...
 
 cross: ## the binary is static, and builds where people write rules
-	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./cmd/tidegate
+	CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 $(GO) build -o /dev/null ./...
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 $(GO) build -o /dev/null ./cmd/tidegate
 
 # Packages whose tests put real load on real sockets, one at a time: beside each

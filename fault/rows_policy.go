@@ -55,13 +55,13 @@ func policyRows() []Row {
 			},
 		},
 		{
-			Number: 9, Name: "route", Fault: "another program removes the policy route and rule of the HTTP proxy",
-			Expect: "put back; web requests fail closed meanwhile",
-			Inject: func(_ context.Context, s *Site) error { return s.GatewayBox().Do(removeProxyRoute) },
+			Number: 9, Name: "divert", Fault: "another program removes the rules that lead questions and web requests to the gateway",
+			Expect: "refused by the kernel; before 6.9 put back, and both fail closed meanwhile",
+			Inject: func(_ context.Context, s *Site) error { return s.inNftables(s.GatewayBox(), s.flushDiversion) },
 			For:    1500 * time.Millisecond, Times: 5, Quick: 1, Soak: true, MayFail: true,
 			Check: func(ctx context.Context, s *Site) error {
 				if err := s.new.get(ctx, false); err != nil {
-					return fmt.Errorf("a web request after the route was removed: %w", err)
+					return fmt.Errorf("a web request afterwards: %w", err)
 				}
 				return nil
 			},

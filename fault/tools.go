@@ -67,36 +67,16 @@ func (s *Site) ruleHandles() (uint64, error) {
 	return h.Sum64(), err
 }
 
-// proxyTable and proxyPriority are where the gateway's policy route and rule are.
-const proxyTable = 29796
-
-// removeProxyRoute does as a program does that keeps routes of its own.
-func removeProxyRoute() error {
-	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := netlink.RuleList(f)
-		if err != nil {
-			return fmt.Errorf("list policy rules: %w", err)
-		}
-		for _, r := range rules {
-			if r.Table != proxyTable {
-				continue
-			}
-			r.Family = f
-			if err := netlink.RuleDel(&r); err != nil {
-				return fmt.Errorf("remove a policy rule: %w", err)
-			}
-		}
-		routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: proxyTable}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
-		}
-		for _, r := range routes {
-			if err := netlink.RouteDel(&r); err != nil {
-				return fmt.Errorf("remove a route: %w", err)
-			}
-		}
+// flushDiversion does as a program does that keeps translations of its own.
+func (s *Site) flushDiversion(c *nftables.Conn) error {
+	table := &nftables.Table{Name: "tidegate", Family: nftables.TableFamilyINet}
+	c.FlushChain(&nftables.Chain{Name: "divert", Table: table})
+	err := c.Flush()
+	if errors.Is(err, unix.EPERM) {
+		s.figure("rules removed", "none: the table is the gateway's own")
+		return nil
 	}
-	return nil
+	return err
 }
 
 // inBackground runs f until the fault is undone.

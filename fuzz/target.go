@@ -108,10 +108,14 @@ func (o Outcome) String() string {
 	return s
 }
 
+// minimizing is how often go test tries to make an input smaller before it goes on. By default it does that for a minute with
+// each that reaches something new, and where those have kilobytes it does nothing else.
+const minimizing = "100x"
+
 // run fuzzes the target, for a time or a number of inputs as go test takes them. It is an error when that could not begin.
 func (t Target) run(ctx context.Context, howLong string) (Outcome, error) {
 	began := time.Now()
-	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.Name+"$", "-fuzztime", howLong, "./"+t.Package).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.Name+"$", "-fuzztime", howLong, "-fuzzminimizetime", minimizing, "./"+t.Package).CombinedOutput()
 	o := Outcome{Target: t}
 	o.Inputs, o.Corpus = progress(out)
 	o.Seconds = time.Since(began).Round(time.Second / 10).Seconds()

@@ -57,7 +57,7 @@ func BenchmarkConnectionAmongMany(b *testing.B) {
 }
 
 // canned is a Follower and the packets of one connection.
-func canned(b *testing.B, hello []byte, cuts []int) (*Follower, [][]byte) {
+func canned(b testing.TB, hello []byte, cuts []int) (*Follower, [][]byte) {
 	names := &Bindings{}
 	names.Learn(start, []egress.Binding{{Scope: "prod", Name: good, Addr: shared.Addr(), Expires: start.Add(maxTTL)}})
 	policy := policyOf(b, houseRules...)

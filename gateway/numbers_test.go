@@ -187,25 +187,25 @@ func TestReserveAfterAPolicyThatIsKnown(t *testing.T) {
 	}
 }
 
-func TestCut(t *testing.T) {
+func TestWhichLiveConnectionsGoOn(t *testing.T) {
 	const unchanged, changed = 1, 2
 	holds := func(n uint32) bool { return n == unchanged }
 	p := policyOf(t, "core/mcr https://mcr.microsoft.com:443", "house/db tcp://20.7.0.0/16:443", "house/ntp udp://20.8.0.1/32:123")
 	for _, tt := range []struct {
 		why, conn, bound string
 		rule             uint32
-		cut              bool
+		permitted        bool
 	}{
-		{"a name that is still allowed", "https 10.224.0.4:1 > 20.1.2.3:443 mcr.microsoft.com", "mcr.microsoft.com", changed, false},
-		{"a name that is not any more", "https 10.224.0.4:1 > 20.1.2.3:443 gone.example.com", "gone.example.com", unchanged, true},
-		{"an address that is still allowed", "tcp 10.224.0.4:1 > 20.7.0.1:443", "", changed, false},
-		{"an address that is not any more", "tcp 10.224.0.4:1 > 20.6.0.1:443", "", changed, true},
-		{"a forgotten name whose rule is the same", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", unchanged, false},
-		{"a forgotten name whose rule has changed", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", changed, true},
-		{"a forgotten name without a rule", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", 0, true},
-		{"UDP that is still allowed", "udp 10.224.0.4:1 > 20.8.0.1:123", "", 0, false},
-		{"UDP that is not any more", "udp 10.224.0.4:1 > 20.8.0.2:123", "", 0, true},
-		{"a source that is no client any more", "tcp 192.0.2.1:1 > 20.7.0.1:443", "", unchanged, true},
+		{"a name that is still allowed", "https 10.224.0.4:1 > 20.1.2.3:443 mcr.microsoft.com", "mcr.microsoft.com", changed, true},
+		{"a name that is not any more", "https 10.224.0.4:1 > 20.1.2.3:443 gone.example.com", "gone.example.com", unchanged, false},
+		{"an address that is still allowed", "tcp 10.224.0.4:1 > 20.7.0.1:443", "", changed, true},
+		{"an address that is not any more", "tcp 10.224.0.4:1 > 20.6.0.1:443", "", changed, false},
+		{"a forgotten name whose rule is the same", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", unchanged, true},
+		{"a forgotten name whose rule has changed", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", changed, false},
+		{"a forgotten name without a rule", "tcp 10.224.0.4:1 > 20.1.2.3:443", "", 0, false},
+		{"UDP that is still allowed", "udp 10.224.0.4:1 > 20.8.0.1:123", "", 0, true},
+		{"UDP that is not any more", "udp 10.224.0.4:1 > 20.8.0.2:123", "", 0, false},
+		{"a source that is no client any more", "tcp 192.0.2.1:1 > 20.7.0.1:443", "", unchanged, false},
 	} {
 		c, err := egress.ParseConn(tt.conn)
 		if err != nil {
@@ -214,8 +214,9 @@ func TestCut(t *testing.T) {
 		if tt.bound != "" {
 			c.Bound = []egress.Name{egress.MustParseName(tt.bound)}
 		}
-		if got := Cut(p, holds, []Live{{c, tt.rule}}); (len(got) == 1) != tt.cut {
-			t.Errorf("%s: cut %v", tt.why, got)
+		l := Live{c, tt.rule}
+		if got := l.Permitted(p, holds); got != tt.permitted {
+			t.Errorf("%s: permitted %v", tt.why, got)
 		}
 	}
 }

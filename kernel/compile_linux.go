@@ -117,9 +117,6 @@ func (c *compiler) action(s Statement) {
 			Group: s.group, Snaplen: logCopy, Data: []byte(s.prefix)})
 	case enqueue:
 		c.emit(s.expression())
-	case toProxy:
-		c.needProto(unix.IPPROTO_TCP)
-		c.emit(&expr.Immediate{Register: reg, Data: bigEndian(uint32(s.port), 2)}, &expr.TProxy{RegPort: reg})
 	case redirect:
 		c.emit(&expr.Immediate{Register: reg, Data: bigEndian(uint32(s.port), 2)}, &expr.Redir{RegisterProtoMin: reg, Flags: natProtoSpecified})
 	case masquerade:

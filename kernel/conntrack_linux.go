@@ -80,10 +80,10 @@ func (t *Tracker) Run(ctx context.Context, ended func(Flow)) error {
 	return nil
 }
 
-// Flows returns the marked connections that live now, in any order. Flows and
-// Cut may be called while Run runs, but not at the same time as each other.
-func (t *Tracker) Flows() ([]Flow, error) {
-	var flows []Flow
+// Each calls visit for every marked connection that lives now, in any order, while the kernel
+// lists them: there may be a million, and nothing is kept of one. Each and Cut may be called
+// while Run runs, but not at the same time as each other.
+func (t *Tracker) Each(visit func(Flow)) error {
 	// One list of both families: the kernel looks at all of its table for each.
 	req := message(nil, typeConntrackGet, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, unix.AF_UNSPEC, 0, nil)
 	err := t.ask.dump(req, func(_ uint16, body []byte) error {
@@ -91,14 +91,14 @@ func (t *Tracker) Flows() ([]Flow, error) {
 			return nil
 		}
 		if f, ok := readFlow(body[nfgenLen:]); ok && f.Mark.State() != Undecided {
-			flows = append(flows, f)
+			visit(f)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("conntrack: list: %w", err)
+		return fmt.Errorf("conntrack: list: %w", err)
 	}
-	return flows, nil
+	return nil
 }
 
 // Cut marks connections so that each end is reset at its next packet; the mark

@@ -174,7 +174,7 @@ func TestACutDatagramFlowCanBePermittedAgain(t *testing.T) {
 	var tracker *Tracker
 	must(t, b.gateway.Do(func() (err error) { tracker, err = OpenTracker(); return err }))
 	defer tracker.Close()
-	flows, err := tracker.Flows()
+	flows, err := tracker.flows()
 	must(t, err)
 	b.load(nil)
 	must(t, tracker.Cut(flows...))
@@ -217,14 +217,14 @@ func TestALateVerdictDoesNotReviveACutConnection(t *testing.T) {
 	var tracker *Tracker
 	must(t, b.gateway.Do(func() (err error) { tracker, err = OpenTracker(); return err }))
 	defer tracker.Close()
-	flows, err := tracker.Flows()
+	flows, err := tracker.flows()
 	must(t, err)
 	must(t, tracker.Cut(flows...))
 	close(late)
 	if err := <-done; err == nil {
 		t.Error("the connection goes on")
 	}
-	flows, err = tracker.Flows()
+	flows, err = tracker.flows()
 	must(t, err)
 	if len(flows) != 1 || flows[0].Mark.State() != Cut {
 		t.Errorf("flows %+v", flows)
@@ -271,7 +271,7 @@ func TestRenumberingIsNoVerdict(t *testing.T) {
 		c, err := b.dial("tcp", at(webAddrs[0], port))
 		must(t, err)
 		f := Flow{Proto: egress.TCP, Src: netip.MustParseAddrPort(c.LocalAddr().String()), Dst: netip.MustParseAddrPort(at(webAddrs[0], port))}
-		flows, err := tracker.Flows()
+		flows, err := tracker.flows()
 		must(t, err)
 		for _, now := range flows {
 			if now.Dst == f.Dst {
@@ -279,7 +279,7 @@ func TestRenumberingIsNoVerdict(t *testing.T) {
 			}
 		}
 		must(t, tracker.Renumber(f, 77))
-		flows, err = tracker.Flows()
+		flows, err = tracker.flows()
 		must(t, err)
 		for _, now := range flows {
 			if now.Dst == f.Dst && now.Mark != NewMark(state, 77) {

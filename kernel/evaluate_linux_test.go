@@ -127,7 +127,7 @@ func (b *bench) compare(d *drawn, probes []*probe) {
 		return false
 	})
 	marks := map[uint16]Mark{}
-	flows, err := tracker.Flows()
+	flows, err := tracker.flows()
 	must(b.t, err)
 	for _, f := range flows {
 		marks[f.Src.Port()] = f.Mark

@@ -61,12 +61,21 @@ const (
 	toSelf  fate = "to the gateway"
 )
 
-// run takes a probe through the hooks of a forwarded packet.
+// run takes a probe through the hooks on its way.
 func (m *machine) run(p *probe) fate {
-	hooks := []string{"prerouting", "forward", "postrouting"}
-	if p.toGateway {
-		hooks = []string{"prerouting", "input"}
+	if f := m.hooks(p, "prerouting"); f != passes {
+		return f
 	}
+	if !p.toGateway {
+		return m.hooks(p, "forward", "postrouting")
+	}
+	if f := m.hooks(p, "input"); f != passes {
+		return f
+	}
+	return toSelf
+}
+
+func (m *machine) hooks(p *probe, hooks ...string) fate {
 	for _, hook := range hooks {
 		var bases []*Chain
 		for _, c := range m.chains {
@@ -84,13 +93,8 @@ func (m *machine) run(p *probe) fate {
 				return dropped
 			case v == "queue":
 				return queued
-			case v == "redirect":
-				return toSelf
 			}
 		}
-	}
-	if p.toGateway {
-		return toSelf
 	}
 	return passes
 }
@@ -190,10 +194,9 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 		p.port = s.port
 	case enqueue:
 		return "queue", true
-	case toProxy:
-		return "", false // nobody listens
 	case redirect:
-		return "redirect", true
+		p.port, p.toGateway = s.port, true
+		return accept, true
 	case reject:
 		return drop, true
 	case verdict:

@@ -175,7 +175,7 @@ func TestCutResetsWhatRuns(t *testing.T) {
 			pairs = append(pairs, pair{kept, cut})
 		}
 		must(t, b.reach("udp", at(webAddrs[0], 9000)))
-		flows, err := tracker.Flows()
+		flows, err := tracker.flows()
 		must(t, err)
 		udp := 0
 		for _, f := range flows {
@@ -301,7 +301,7 @@ func TestASYNBehindAVerdictIsHeld(t *testing.T) {
 		raw.send(flagSYN, "")
 		<-done
 		waitFor(t, "the connection is held again", func() bool {
-			flows, err := tracker.Flows()
+			flows, err := tracker.flows()
 			must(t, err)
 			return len(flows) == 1 && flows[0].Mark.State() == Held
 		})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,7 +97,7 @@ func (b *bench) gateHolds() {
 			b.t.Errorf("without rules %s is reached", a)
 		}
 	}
-	must(b.t, b.gateway.Do(func() error { return routes{}.apply() }))
+	must(b.t, b.gateway.Do(func() error { return gate(nil).apply() }))
 	for _, a := range webAddrs {
 		c, err := b.within(patience, "tcp", at(a, 9001))
 		if err != nil {
@@ -159,14 +160,14 @@ func (v version) before(major, minor int) bool {
 	return v.major < major || v.major == major && v.minor < minor
 }
 
-// TestRoutesThatOthersRemoveAreMissed: without the policy route web requests have no way to the proxy.
-func TestRoutesThatOthersRemoveAreMissed(t *testing.T) {
+// TestAGateThatOthersRemoveIsMissed: without the first of its rules nothing passes, and without others too much would.
+func TestAGateThatOthersRemoveIsMissed(t *testing.T) {
 	netnstest.Need(t)
 	b := newBench(t, true)
 	rs := b.load(nil, rule(t, "web", nil, "http://a.example:80"))
 	for _, do := range [][]string{
-		{"rule", "del", "pref", "29796"}, {"-6", "rule", "del", "pref", "29796"}, {"rule", "del", "pref", "29799"},
-		{"route", "flush", "table", "29796"}, {"-6", "route", "flush", "table", "29796"}, {"rule", "flush"},
+		{"rule", "del", "pref", "29795"}, {"-6", "rule", "del", "pref", "29796"}, {"rule", "del", "pref", "29798"},
+		{"-6", "rule", "del", "pref", "29798"}, {"rule", "del", "pref", "29799"}, {"rule", "flush"},
 	} {
 		must(t, b.gateway.Do(func() error { return exec.Command("ip", do...).Run() }))
 		if do[len(do)-1] == "flush" {
@@ -178,6 +179,30 @@ func TestRoutesThatOthersRemoveAreMissed(t *testing.T) {
 		apply(t, b.gateway, b.table, rs, nil)
 		if intact, err := b.intact(); !intact || err != nil {
 			t.Errorf("ip %v, put back: intact %t, %v", do, intact, err)
+		}
+	}
+}
+
+// TestWhatAnEarlierVersionLeftIsRemoved: it led web requests to the proxy by a policy rule and a route.
+func TestWhatAnEarlierVersionLeftIsRemoved(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	ip := func(args ...string) string {
+		var out []byte
+		must(t, b.gateway.Do(func() (err error) { out, err = exec.Command("ip", args...).CombinedOutput(); return err }))
+		return string(out)
+	}
+	for _, family := range []string{"-4", "-6"} {
+		ip(family, "rule", "add", "pref", "29797", "fwmark", "0x6000000/0xf000000", "lookup", "29796")
+		ip(family, "route", "add", "local", "default", "dev", "lo", "table", "29796")
+	}
+	b.load(nil, rule(t, "web", nil, "http://a.example:80"))
+	for _, family := range []string{"-4", "-6"} {
+		if rules := ip(family, "rule"); strings.Contains(rules, "lookup 29796") {
+			t.Errorf("rules %s:\n%s", family, rules)
+		}
+		if routes := ip(family, "route", "show", "table", "all"); strings.Contains(routes, "29796") {
+			t.Errorf("routes %s:\n%s", family, routes)
 		}
 	}
 }

@@ -304,7 +304,7 @@ func TestPolicyIsCarriedOutAsDecided(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			flows, err := tracker.Flows()
+			flows, err := tracker.flows()
 			must(t, err)
 			for _, f := range flows {
 				// Where several rules permit it any of them may be named.

@@ -254,3 +254,9 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 	}
 	t.Fatalf("never: %s", what)
 }
+
+// flows are the marked connections that live now.
+func (t *Tracker) flows() (all []Flow, err error) {
+	err = t.Each(func(f Flow) { all = append(all, f) })
+	return all, err
+}

@@ -38,10 +38,7 @@ const (
 func (pl *planner) hooks(clusters []client) {
 	pl.normalise()
 	pl.classify()
-	if pl.settings.DNS != 0 {
-		pl.base("nameservers", "nat", "prerouting", destinationNAT, false,
-			each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "dns." + name}} })...)
-	}
+	pl.divert()
 	pl.input()
 	pl.forward()
 	pl.base("verdict", "filter", "forward", afterTheQueue, false,
@@ -110,15 +107,25 @@ func (pl *planner) classify() {
 			// a new one, or a client that keeps its port would never be permitted again.
 			{proto(protoUDP), ctIs(Cut), original, setMark{}},
 			{ctIs(Undecided), original, goTo("new")},
-			{ctIs(Proxied), original, goTo("proxied")},
 		})
 	pl.base("classify", "filter", "prerouting", beforeRouting, false, rules...)
 	pl.chain("new", append(pl.tooFresh(), each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)...)
-	var proxied []Rule
+}
+
+// divert leads web requests and questions to the gateway's own servers. The kernel asks here
+// once for each connection, and conntrack does the same with the rest of it. A connection that
+// becomes Proxied later is not led anywhere, and is refused by the forward hook.
+func (pl *planner) divert() {
+	var rules []Rule
 	if p := pl.settings.Transparent; p != 0 {
-		proxied = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
+		rules = append(rules, Rule{ctIs(Proxied), proto(protoTCP), redirect{p}})
 	}
-	pl.chain("proxied", proxied...) // what no socket takes is refused by the forward hook
+	if pl.settings.DNS != 0 {
+		rules = append(rules, each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "dns." + name}} })...)
+	}
+	if len(rules) > 0 {
+		pl.base("divert", "nat", "prerouting", destinationNAT, false, rules...)
+	}
 }
 
 // tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
@@ -134,10 +141,11 @@ func (pl *planner) tooFresh() []Rule {
 // input protects the gateway itself from its clients. Others are the machine's
 // own affair, but for the ports that serve clients.
 func (pl *planner) input() {
-	var rules []Rule
+	rules := []Rule{{loopback{}, accept}}
+	if p := pl.settings.Transparent; p != 0 {
+		rules = append(rules, Rule{ctIs(Proxied), port(tcpDport, p), accept})
+	}
 	rules = append(rules,
-		Rule{loopback{}, accept},
-		Rule{packetIs(Proxied), accept},
 		Rule{reply, accept},
 		Rule{proto(protoICMP), accept},
 		Rule{proto(protoICMPv6), accept},
@@ -156,7 +164,7 @@ func (pl *planner) input() {
 		if p.port == 0 {
 			continue
 		}
-		if p.port != pl.settings.Transparent { // which is reached by the route alone
+		if p.port != pl.settings.Transparent { // which only what is diverted reaches
 			serve = append(serve, Rule{port(p.field, p.port), accept})
 		}
 		rules = append(rules, Rule{port(p.field, p.port), drop}) // no resolver or proxy for the world

@@ -21,7 +21,7 @@ func TestAnswersLeaveFromWhereWasAsked(t *testing.T) {
 				t.Errorf("%s: %v", a, err)
 			}
 		}
-		flows, err := tracker.Flows()
+		flows, err := tracker.flows()
 		must(t, err)
 		if len(flows) > 0 {
 			t.Errorf("conntrack has %+v", flows)

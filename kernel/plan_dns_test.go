@@ -18,17 +18,17 @@ func TestQuestionsToTheGatewayAreNoConnections(t *testing.T) {
 		what      string
 		change    func(*probe)
 		untracked bool
-		port      uint16 // where it arrives, or was redirected from
+		port      uint16 // where it arrives
 		want      fate
 	}{
 		{"a question", func(*probe) {}, true, 5353, toSelf},
 		{"over IPv6", func(p *probe) { p.src, p.dst = client6, us6 }, true, 5353, toSelf},
-		{"over TCP", func(p *probe) { p.proto, p.flags = protoTCP, flagSYN }, false, 53, toSelf},
+		{"over TCP", func(p *probe) { p.proto, p.flags = protoTCP, flagSYN }, false, 5300, toSelf},
 		{"of a stranger", func(p *probe) { p.src = netip.MustParseAddr("20.40.0.10") }, false, 53, toSelf},
-		{"to another server", func(p *probe) { p.dst, p.toGateway = netip.MustParseAddr("20.40.0.10"), false }, false, 53, toSelf},
-		{"in fragments", func(p *probe) { p.fragment = true }, false, 53, toSelf},
-		{"over IPv6 in fragments", func(p *probe) { p.src, p.dst, p.fragment = client6, us6, true }, false, 53, toSelf},
-		{"without a checksum", func(p *probe) { p.noChecksum = true }, false, 53, toSelf},
+		{"to another server", func(p *probe) { p.dst, p.toGateway = netip.MustParseAddr("20.40.0.10"), false }, false, 5300, toSelf},
+		{"in fragments", func(p *probe) { p.fragment = true }, false, 5300, toSelf},
+		{"over IPv6 in fragments", func(p *probe) { p.src, p.dst, p.fragment = client6, us6, true }, false, 5300, toSelf},
+		{"without a checksum", func(p *probe) { p.noChecksum = true }, false, 5300, toSelf},
 		{"with options of IPv4", func(p *probe) { p.v4Options = true }, false, 53, dropped},
 		{"to the port behind it", func(p *probe) { p.port = 5353 }, false, 5353, dropped},
 		{"of a stranger to that port", func(p *probe) { p.src, p.port = netip.MustParseAddr("20.40.0.10"), 5353 }, false, 5353, dropped},

@@ -94,7 +94,7 @@ func want(c egress.Conn, v egress.Verdict) (fate, State) {
 	case v.Action == egress.Wait && v.Reason == egress.NeedsHello:
 		return queued, Held
 	case v.Action == egress.Wait:
-		return dropped, Proxied // for nobody listens there
+		return toSelf, Proxied
 	}
 	return dropped, Undecided
 }

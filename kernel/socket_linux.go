@@ -201,12 +201,12 @@ func (s *socket) dump(b []byte, each func(typ uint16, body []byte) error) error 
 	if err := s.send(b); err != nil {
 		return err
 	}
-	if err := s.file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
 	buf := make([]byte, 1<<16)
 	var failed error
 	for {
+		if err := s.file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return err
+		}
 		n, err := s.receive(buf)
 		if err != nil {
 			return fmt.Errorf("read the answer: %w", err)

@@ -261,14 +261,9 @@ func (q enqueue) text() string {
 	return s
 }
 
-// toProxy gives the packet to the transparent socket on port, and redirect to the
-// gateway's own address on port. toProxy does not match when nobody listens.
-type (
-	toProxy  struct{ port uint16 }
-	redirect struct{ port uint16 }
-)
+// redirect gives the connection to the gateway's own address on port.
+type redirect struct{ port uint16 }
 
-func (t toProxy) text() string  { return fmt.Sprintf("tproxy to :%d", t.port) }
 func (r redirect) text() string { return fmt.Sprintf("redirect to :%d", r.port) }
 
 type masquerade struct{}

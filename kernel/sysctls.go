@@ -11,7 +11,7 @@ func sysctls() []Sysctl {
 		{Key: "net/netfilter/nf_conntrack_timestamp", Value: "1", Why: "a flow's end is logged with its times"},
 		{Key: "net/netfilter/nf_conntrack_tcp_timeout_syn_sent", Value: "30", If: "120", Why: "what is never answered does not fill conntrack for long; a client's next SYN starts it again"},
 		{Key: "net/netfilter/nf_conntrack_tcp_timeout_syn_recv", Value: "30", If: "60", Why: "as for what the client never confirms"},
-		{Key: "net/ipv4/tcp_early_demux", Value: "0", Why: "a socket that the proxy left in TIME_WAIT must not take forwarded packets"},
+		{Key: "net/ipv4/tcp_early_demux", Value: "0", Why: "forwarded packets are no socket's; those of an earlier version's proxy have foreign addresses, also in TIME_WAIT, and must not take them"},
 		{Key: "net/ipv4/icmp_ratelimit", Value: "10", Why: "milliseconds between refusals to one client, which falls back from QUIC on each"},
 		{Key: "net/ipv6/icmp/ratelimit", Value: "10", Why: "as for IPv4"},
 		{Key: "net/ipv4/conf/*/send_redirects", Value: "0", Why: "clients are not told of a way around the gateway"},

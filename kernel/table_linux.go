@@ -16,7 +16,7 @@ type Table struct {
 	mu      sync.Mutex // guards what follows: one question at a time
 	sock    *socket
 	applied []oldChain // what the last Apply left behind
-	routes  routes     // and what it made of them
+	gate    gate       // and beside the table
 	noOwner bool       // the kernel does not let a process own a table that outlives it
 
 	openings openings
@@ -45,7 +45,7 @@ func (t *Table) Close() error { return t.sock.close() }
 const attempts = 5
 
 // Apply makes the kernel hold rs: the table in one transaction, which leaves the
-// old rules in force when it fails, then the proxy's route, and the settings. Of
+// old rules in force when it fails, then the policy rules, and the settings. Of
 // the learned addresses it keeps those that are among open, with their timeouts,
 // adds the others of open, and removes the rest; so open has to be everything
 // that rs.Learn gives for the bindings that hold. Counters go on.
@@ -64,8 +64,8 @@ func (t *Table) Apply(rs *Ruleset, open []Element) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes = routes{rs.Proxy, rs.Gate}
-	if err := t.routes.apply(); err != nil {
+	t.gate = rs.Gate
+	if err := t.gate.apply(); err != nil {
 		return err
 	}
 	return applySysctls(rs.Sysctls)
@@ -141,7 +141,7 @@ func (b *batch) fill(rs *Ruleset) error {
 	return nil
 }
 
-// Intact reports whether the chains, the number of their rules, and the policy routes are
+// Intact reports whether the chains, the number of their rules, and the policy rules are
 // those of the last Apply. It has to be called in the namespace itself. Others can flush them, and then nothing is refused any more: services
 // that load rules of their own begin with "flush ruleset".
 func (t *Table) Intact() (bool, error) {
@@ -153,7 +153,7 @@ func (t *Table) Intact() (bool, error) {
 			return false, fmt.Errorf("nftables: list: %w", err)
 		}
 		if slices.Equal(now, t.applied) {
-			return t.routes.intact()
+			return t.gate.intact()
 		}
 	}
 	return false, nil
@@ -262,8 +262,8 @@ func (t *Table) Remove() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes = routes{}
-	if err := t.routes.apply(); err != nil {
+	t.gate = nil
+	if err := t.gate.apply(); err != nil {
 		return err
 	}
 	err := t.send(func(b *batch) error { // which makes one, so that there is one to delete

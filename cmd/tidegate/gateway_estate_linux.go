@@ -201,11 +201,9 @@ func (p *pausable) Close() error {
 	return p.TCPListener.Close()
 }
 
-// listener opens a listener of TCP. control may be nil.
-func listener(network, address string, control func(network, address string, c syscall.RawConn) error) func() (net.Listener, error) {
-	return func() (net.Listener, error) {
-		return (&net.ListenConfig{Control: control}).Listen(context.Background(), network, address)
-	}
+// listener opens a listener of TCP.
+func listener(network, address string) func() (net.Listener, error) {
+	return func() (net.Listener, error) { return net.Listen(network, address) }
 }
 
 // listenTCP takes the predecessor's listener, or opens one.

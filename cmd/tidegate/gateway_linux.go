@@ -19,7 +19,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/dnsproxy"
@@ -273,12 +272,12 @@ func (b *box) openNames() error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			b.log.Warn("names of connections are lost; those of before the restart end", "err", err)
 		}
-		flows, err := b.tracker.Flows()
+		numbers, err := b.carried()
 		if err != nil {
 			return err
 		}
 		names = &gateway.Names{}
-		names.Reserve(carried(flows))
+		names.Reserve(numbers)
 	}
 	if err := names.Open(b.state.renewNames); err != nil {
 		b.log.Error("names of connections cannot be kept; a change of their rules ends them", "err", err)
@@ -371,7 +370,7 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		if err := b.listenUDP("dns "+a.String(), "udp", a, open); err != nil {
 			return s, err
 		}
-		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String(), nil))
+		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String()))
 		if err != nil {
 			return s, err
 		}
@@ -384,12 +383,12 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		}
 	}
 	if g.Proxy.IsValid() {
-		if s.explicit, err = b.listenTCP("proxy", listener("tcp", g.Proxy.String(), nil)); err != nil {
+		if s.explicit, err = b.listenTCP("proxy", listener("tcp", g.Proxy.String())); err != nil {
 			return s, err
 		}
 		open.add(s.explicit)
 	}
-	if s.management, err = b.listenTCP("management", listener("tcp", g.Management.String(), nil)); err != nil {
+	if s.management, err = b.listenTCP("management", listener("tcp", g.Management.String())); err != nil {
 		return s, err
 	}
 	open.add(s.management)
@@ -419,29 +418,16 @@ func (b *box) listenAsked(open *closers) error {
 // listenTransparent opens the sockets to which the kernel diverts HTTP.
 func (b *box) listenTransparent(open *closers) (ls []net.Listener, err error) {
 	for _, network := range []string{"tcp4", "tcp6"} {
-		l, err := b.listenTCP("transparent "+network, listener(network, fmt.Sprintf(":%d", transparentPort), transparent))
+		l, err := b.listenTCP("transparent "+network, listener(network, fmt.Sprintf(":%d", transparentPort)))
 		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue
 		} else if err != nil {
 			return nil, err
 		}
-		ls = append(ls, l)
+		ls = append(ls, diverted{l})
 		open.add(l)
 	}
 	return ls, nil
-}
-
-// transparent lets a socket take connections to addresses that are not the machine's.
-func transparent(network, _ string, c syscall.RawConn) error {
-	var failed error
-	err := c.Control(func(fd uintptr) {
-		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
-		if network == "tcp6" {
-			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
-		}
-		failed = unix.SetsockoptInt(int(fd), level, option, 1)
-	})
-	return errors.Join(err, failed)
 }
 
 // serve runs every part until ctx is done, one of them fails, or another process takes over.

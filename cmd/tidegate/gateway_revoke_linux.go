@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"tidegate.io/tidegate/config"
@@ -27,73 +26,65 @@ func (b *box) settle() {
 	}
 }
 
-// revoke ends the live connections that the policy in force does not permit.
+// revoke ends the live connections that the policy in force does not permit, and renumbers those
+// that another rule permits now. It keeps a list of these alone while the kernel tells all of them.
 func (b *box) revoke() error {
 	if !b.enforcing() {
 		return nil
 	}
-	flows, err := b.tracker.Flows()
-	if err == nil {
-		numbers := carried(flows)
-		b.numbers.Reserve(numbers)
-		b.names.Reserve(numbers)
-		live := b.subjects(flows)
-		err = errors.Join(b.cut(b.revoked(live)), b.renumber(live))
-	}
-	if err != nil {
+	policy := b.now.Load().policy
+	var denied []kernel.Flow
+	var moved []renumbered
+	numbers := map[uint32]bool{}
+	err := b.tracker.Each(func(k kernel.Flow) {
+		numbers[numberOf(k.Mark)] = true
+		if !b.subject(k) {
+			return
+		}
+		l := b.live(k)
+		if !l.Permitted(policy, b.numbers.Holds) {
+			denied = append(denied, k)
+		} else if rule := b.permits(policy, l); rule != nil {
+			moved = append(moved, renumbered{k, b.numbers.Of(rule)})
+		}
+	})
+	b.numbers.Reserve(numbers)
+	b.names.Reserve(numbers)
+	if err = errors.Join(err, b.cut(denied), b.renumber(moved)); err != nil {
 		return uncut{fmt.Errorf("the policy is in force, but not all that it denies is cut: %w", err)}
 	}
 	return nil
 }
 
-// live is a connection about which a new policy has a say.
-type live struct {
-	gateway.Live
+// live is what is known of a connection that runs: what its number tells.
+func (b *box) live(k kernel.Flow) gateway.Live {
+	l := gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: numberOf(k.Mark)}
+	if d, ok := b.names.Decided(l.Rule); ok {
+		l.Conn = d.Conn(l.Conn)
+	}
+	return l
+}
+
+// renumbered is a connection that gets another rule's number.
+type renumbered struct {
 	flow kernel.Flow
+	rule uint32
 }
 
-// subjects are those of the marked connections, with what is known of them.
-func (b *box) subjects(flows []kernel.Flow) (all []live) {
-	for _, k := range flows {
-		if !b.subject(k) {
-			continue
-		}
-		l := live{gateway.Live{Conn: egress.Conn{Proto: k.Proto, Src: k.Src, Dst: k.Dst}, Rule: numberOf(k.Mark)}, k}
-		if d, ok := b.names.Decided(l.Rule); ok {
-			l.Conn = d.Conn(l.Conn)
-		}
-		all = append(all, l)
+// permits returns the rule that permits a connection in the place of the one whose number it
+// carries, and nil where that need not be known: where its number stands for a name, which can be
+// judged by any policy, and where the rule is as it was.
+func (b *box) permits(p *egress.Policy, l gateway.Live) *egress.Rule {
+	if l.Conn.Proto.Named() || b.numbers.Holds(l.Rule) {
+		return nil
 	}
-	return all
+	return p.Decide(l.Conn).Rule
 }
 
-// revoked returns those that the policy does not permit.
-func (b *box) revoked(all []live) (cut []kernel.Flow) {
-	known := make([]gateway.Live, len(all))
-	byTuple := make(map[tuple]kernel.Flow, len(all))
-	for i, l := range all {
-		known[i] = l.Live
-		byTuple[tupleOf(l.Conn)] = l.flow
-	}
-	for _, l := range gateway.Cut(b.now.Load().policy, b.numbers.Holds, known) {
-		cut = append(cut, byTuple[tupleOf(l.Conn)])
-	}
-	return cut
-}
-
-// renumber gives those that another rule permits now its number, where the number stands for
-// a rule and not for a name, which can be judged by any policy.
-func (b *box) renumber(all []live) (first error) {
-	policy := b.now.Load().policy
-	for _, l := range all {
-		if l.Conn.Proto.Named() || b.numbers.Holds(l.Rule) {
-			continue
-		}
-		v := policy.Decide(l.Conn)
-		if v.Action != egress.Allow || policy.Cluster(l.Conn.Src.Addr()) == nil {
-			continue
-		}
-		if err := b.tracker.Renumber(l.flow, b.numbers.Of(v.Rule)); err != nil && first == nil {
+// renumber gives connections their numbers.
+func (b *box) renumber(moved []renumbered) (first error) {
+	for _, m := range moved {
+		if err := b.tracker.Renumber(m.flow, m.rule); err != nil && first == nil {
 			first = err
 		}
 	}
@@ -130,14 +121,11 @@ func (b *box) cut(flows []kernel.Flow) error {
 func (b *box) look() error {
 	b.changes.one.Lock()
 	defer b.changes.one.Unlock()
-	flows, err := b.tracker.Flows()
-	if err != nil {
-		return err
-	}
+	policy, running, numbers := b.now.Load().policy, 0, map[uint32]bool{}
 	b.bindings.Age()
-	policy, running := b.now.Load().policy, 0
-	for _, k := range flows {
+	err := b.tracker.Each(func(k kernel.Flow) {
 		number := numberOf(k.Mark)
+		numbers[number] = true
 		if number >= gateway.FirstName {
 			running++
 		}
@@ -145,9 +133,12 @@ func (b *box) look() error {
 		if c := policy.Cluster(k.Src.Addr()); named && c != nil && d.Reason == egress.ByNameRule && k.Mark.State() != kernel.Cut {
 			b.bindings.Use(c.Name, d.Name, k.Dst.Addr())
 		}
+	})
+	if err != nil {
+		return err
 	}
 	b.running.Store(int64(running))
-	if err := b.names.Forget(carried(flows), b.state.renewNames); err != nil {
+	if err := b.names.Forget(numbers, b.state.renewNames); err != nil {
 		return fmt.Errorf("names of connections: %w", err)
 	}
 	return nil
@@ -160,21 +151,18 @@ func (b *box) reserve(p *egress.Policy) error {
 	if b.numbers.Knows(p) {
 		return nil
 	}
-	flows, err := b.tracker.Flows()
-	if err != nil {
-		return err
+	numbers, err := b.carried()
+	if err == nil {
+		b.numbers.Reserve(numbers)
 	}
-	b.numbers.Reserve(carried(flows))
-	return nil
+	return err
 }
 
-// carried are the numbers in the marks of connections.
-func carried(flows []kernel.Flow) map[uint32]bool {
+// carried are the numbers in the marks of live connections.
+func (b *box) carried() (map[uint32]bool, error) {
 	numbers := map[uint32]bool{}
-	for _, k := range flows {
-		numbers[numberOf(k.Mark)] = true
-	}
-	return numbers
+	err := b.tracker.Each(func(k kernel.Flow) { numbers[numberOf(k.Mark)] = true })
+	return numbers, err
 }
 
 // numberOf is the number of the rule, or of the name, that a connection was allowed by; 0 is none.
@@ -185,11 +173,3 @@ func numberOf(m kernel.Mark) uint32 {
 	}
 	return 0
 }
-
-// tuple is what tells live connections apart.
-type tuple struct {
-	proto    egress.Proto // TCP or UDP
-	src, dst netip.AddrPort
-}
-
-func tupleOf(c egress.Conn) tuple { return tuple{c.Proto.Transport(), c.Src, c.Dst} }
