@@ -9,7 +9,8 @@ const (
 // asked plans the way of questions that clients send to the gateway's own addresses by UDP. Nothing is to be remembered of
 // them: there is no other address to put back into the answer, so they go to a socket of their own by their port alone, and
 // conntrack, which would cost more than the answer, sees neither. What is fragmented, has options or no checksum is
-// redirected as other questions are.
+// redirected as other questions are. Where nobody listens, the kernel's error names the port behind it: the client hears
+// nothing and asks again.
 //
 // It returns the rule that leads there from the chain that all packets enter.
 func (pl *planner) asked() []Rule {
