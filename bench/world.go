@@ -65,6 +65,7 @@ type world struct {
 	mayLose                        bool        // records of flows, for nobody reads them
 	flooded                        bool        // connections may fail, and are shown in the table
 	keeper                         *lab.Keeper // what systemd is to Tidegate
+	resolver                       netip.Addr  // whom clients ask for names
 	procs                          []*process
 	closers                        []func()
 }
@@ -77,7 +78,7 @@ type process struct {
 }
 
 func (b *bench) newWorld(name string) (*world, error) {
-	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name)}
+	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name), resolver: gatewayInside}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, err
 	}

@@ -69,6 +69,9 @@ const (
 	busy  = 10 * time.Second
 	quiet = 12 * time.Second
 
+	// betweenLooks is longer than a question to DNS, or a connection, is under way.
+	betweenLooks = 3 * time.Second
+
 	// settling is how long a process grows in any case: it fills its caches, and what it keeps of the last flows.
 	settling = 2 * time.Minute
 
@@ -176,7 +179,7 @@ func (s *Suite) bear(ctx context.Context, site *Site, d time.Duration, faults *b
 		if err := pause(ctx, quiet); err != nil {
 			return sizes, err
 		}
-		x, err := site.look(ctx)
+		x, err := site.lookTwice(ctx)
 		if err != nil {
 			return sizes, err
 		}
@@ -185,6 +188,22 @@ func (s *Suite) bear(ctx context.Context, site *Site, d time.Duration, faults *b
 		sizes = append(sizes, x)
 	}
 	return sizes, nil
+}
+
+// lookTwice returns the least of two looks, for what is under way, a question or a connection, only adds.
+func (s *Site) lookTwice(ctx context.Context) (size, error) {
+	x, err := s.look(ctx)
+	if err != nil {
+		return x, err
+	}
+	if err := pause(ctx, betweenLooks); err != nil {
+		return x, err
+	}
+	y, err := s.look(ctx)
+	return size{
+		pid: y.pid, memory: min(x.memory, y.memory), heap: min(x.heap, y.heap),
+		goroutines: min(x.goroutines, y.goroutines), descriptors: min(x.descriptors, y.descriptors),
+	}, err
 }
 
 // look looks at the gateway's size.

@@ -120,11 +120,3 @@ func clipBound(f *egress.Flow) {
 		f.Conn.Bound[0] = f.Conn.Name
 	}
 }
-
-// nameRule leaves nothing of f.Verdict.Rule but its id: it is one of a policy's, and a flow that is kept would keep all
-// rules of its policy, long after the last of many others has taken its place.
-func nameRule(f *egress.Flow) {
-	if r := f.Verdict.Rule; r != nil {
-		f.Verdict.Rule = &egress.Rule{ID: r.ID}
-	}
-}

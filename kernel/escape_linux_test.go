@@ -290,6 +290,7 @@ func TestAnObservedClusterMayAskUs(t *testing.T) {
 	b := newBench(t, true)
 	b.observed()
 	b.echo(b.gateway, 5300)
+	b.echo(b.gateway, 5353)
 	b.echo(b.web, 53)
 	for i, a := range webAddrs {
 		for _, network := range []string{"tcp", "udp"} {

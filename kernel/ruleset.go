@@ -33,7 +33,7 @@ type Chain struct {
 // Hook is where the kernel enters a chain.
 type Hook struct {
 	Type     string // filter or nat
-	Name     string // prerouting, input, forward, postrouting
+	Name     string // prerouting, input, forward, output, postrouting
 	Priority int
 	Drop     bool // the policy: what no rule decides is dropped
 }

@@ -183,9 +183,7 @@ func (b *box) pauseClients() {
 	for _, p := range b.paused {
 		p.pause()
 	}
-	for _, c := range b.dns.UDP {
-		_ = c.SetReadDeadline(time.Unix(1, 0))
-	}
+	b.dns.Pause()
 }
 
 // pausable is a listener that stops to accept without an error. What it has accepted goes on.
@@ -238,23 +236,35 @@ func (b *box) listenTCP(name string, open func() (net.Listener, error)) (net.Lis
 	return p, nil
 }
 
-// listenUDP is listenTCP for datagrams.
-func (b *box) listenUDP(name string, at netip.AddrPort) (*net.UDPConn, error) {
+// listenUDP is listenTCP for datagrams. The DNS server closes what it is given, so the next process gets a copy: in blocking
+// mode, lest Go's poller watch the socket by it.
+func (b *box) listenUDP(name, network string, at netip.AddrPort, open *closers) error {
 	name = "udp " + name
 	var c *net.UDPConn
 	if f := b.take(name); f != nil {
 		defer f.Close()
 		pc, err := net.FilePacketConn(f)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c = pc.(*net.UDPConn)
 	} else {
 		var err error
-		if c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err != nil {
-			return nil, err
+		if c, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(at)); err != nil {
+			return err
 		}
 	}
-	b.leave(name, c)
-	return c, nil
+	open.add(c)
+	b.dns.UDP = append(b.dns.UDP, c)
+	fd, err := duplicate(c)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	kept := os.NewFile(uintptr(fd), name)
+	open.add(kept)
+	b.leave(name, kept)
+	return nil
 }

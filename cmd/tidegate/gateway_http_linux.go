@@ -82,7 +82,7 @@ func (b *box) decideHTTP(_ context.Context, c egress.Conn) egress.Flow {
 			c.Bound = b.bindings.Names(at, cluster.Name, c.Dst.Addr())
 		}
 	}
-	f.Cluster, f.Conn, f.Verdict = cluster.Name, c, now.policy.Decide(c)
+	f.Cluster, f.Conn, f.Verdict = cluster.Name, c, now.policy.Decide(c).Kept() // by a tunnel, for days
 	f.Observed = cluster.Mode == config.Observe && f.Verdict.Action == egress.Deny
 	return f
 }

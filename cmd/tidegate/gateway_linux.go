@@ -33,6 +33,7 @@ import (
 // which a dead process left in the kernel lead to the next one.
 const (
 	dnsPort         = 15053
+	askedPort       = 15054 // of the same server, past conntrack
 	transparentPort = 15080
 	firstQueue      = 15300
 	observeQueue    = 15299
@@ -370,14 +371,14 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	addrs := g.Listen
 	if b.enforcing() {
 		addrs = append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, addrs...)
-	}
-	for _, a := range addrs {
-		udp, err := b.listenUDP("dns "+a.String(), a)
-		if err != nil {
+		if err := b.listenAsked(open); err != nil {
 			return s, err
 		}
-		b.dns.UDP = append(b.dns.UDP, udp)
-		open.add(udp)
+	}
+	for _, a := range addrs {
+		if err := b.listenUDP("dns "+a.String(), "udp", a, open); err != nil {
+			return s, err
+		}
 		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String()))
 		if err != nil {
 			return s, err
@@ -409,6 +410,18 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	}
 	open.add(s.takeover)
 	return s, nil
+}
+
+// listenAsked opens the sockets of questions that are sent to the gateway itself, one for each family: a socket of both costs
+// each IPv4 datagram more.
+func (b *box) listenAsked(open *closers) error {
+	for network, any := range map[string]netip.Addr{"udp4": netip.IPv4Unspecified(), "udp6": netip.IPv6Unspecified()} {
+		err := b.listenUDP("dns asked "+network, network, netip.AddrPortFrom(any, askedPort), open)
+		if err != nil && (network != "udp6" || !errors.Is(err, syscall.EAFNOSUPPORT)) {
+			return err
+		}
+	}
+	return nil
 }
 
 // listenTransparent opens the sockets to which the kernel diverts HTTP.
