@@ -3,7 +3,6 @@ package dnsproxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -24,22 +23,16 @@ const (
 	readPause = 10 * time.Millisecond
 )
 
-// serveUDP answers what arrives on conn until ctx is done. What can be answered
-// at once is, by this goroutine; the rest gets one of its own. One reader fills
-// its batches under load, and costs less than several that take turns.
-func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	sock, err := openSocket(conn)
-	if err != nil {
-		return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
-	}
+// serveUDP answers what arrives on sock until that is interrupted. What can be
+// answered at once is, by this goroutine; the rest gets one of its own. One reader
+// fills its batches under load, and costs less than several that take turns.
+func (s *Server) serveUDP(ctx context.Context, sock *socket) {
 	r := udpReader{socket: sock, out: make([]byte, batchLen*maxUDP)}
 	for {
 		n, err := r.read()
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
+			return
 		case err != nil: // of an earlier answer (ICMP), or of memory: not of the socket
 			s.counts.dropped.Add(1)
 			time.Sleep(readPause)

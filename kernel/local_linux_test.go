@@ -19,6 +19,7 @@ func TestNameserversAreOurs(t *testing.T) {
 	eachWay(t, func(t *testing.T, b *bench) {
 		b.load(nil)
 		b.echo(b.gateway, 5300)
+		b.echo(b.gateway, 5353)
 		b.echo(b.web, 53)
 		for i, a := range webAddrs {
 			for _, to := range []string{a, gatewayAddrs[i]} {
@@ -30,7 +31,7 @@ func TestNameserversAreOurs(t *testing.T) {
 			}
 		}
 		// The echo came from us: without our server there is none.
-		b.load(func(s *Settings) { s.DNS = 5301 })
+		b.load(func(s *Settings) { s.DNS, s.Asked = 5301, 0 })
 		for _, a := range webAddrs {
 			if b.reach("tcp", at(a, 53)) == nil || b.reach("udp", at(a, 53)) == nil {
 				t.Errorf("%s: a nameserver outside was reached", a)
@@ -45,7 +46,7 @@ func TestQuestionsAreNoNewConnections(t *testing.T) {
 	b := newBench(t, true)
 	b.load(nil)
 	b.echo(b.gateway, 5300)
-	c, err := b.dial("udp", at(gatewayAddrs[0], 53))
+	c, err := b.dial("udp", at(webAddrs[0], 53))
 	must(t, err)
 	defer c.Close()
 	buf := make([]byte, 100)
@@ -157,7 +158,7 @@ func TestTheGatewayItselfIsClosedToClients(t *testing.T) {
 	eachWay(t, func(t *testing.T, b *bench) {
 		b.load(func(s *Settings) { s.Management = netip.AddrPortFrom(netip.Addr{}, 0) },
 			rule(t, "any", nil, "tcp://0.0.0.0/0:1-65535", "tcp://[::/0]:1-65535", "udp://0.0.0.0/0:1-65535", "udp://[::/0]:1-65535"))
-		for _, port := range []int{22, 3128, 5300, 9090} {
+		for _, port := range []int{22, 3128, 5300, 5353, 9090} {
 			b.echo(b.gateway, port)
 		}
 		for _, a := range gatewayAddrs {
@@ -166,8 +167,10 @@ func TestTheGatewayItselfIsClosedToClients(t *testing.T) {
 					t.Errorf("tcp %s:%d: %v, want open %t", a, port, err, open)
 				}
 			}
-			if err := b.reach("udp", at(a, 22)); err == nil {
-				t.Errorf("udp %s:22 is open", a)
+			for _, port := range []int{22, 5353} { // the second under its own number
+				if err := b.reach("udp", at(a, port)); err == nil {
+					t.Errorf("udp %s:%d is open", a, port)
+				}
 			}
 		}
 		// From outside, what serves clients is closed too; the rest is not ours.

@@ -220,12 +220,13 @@ func bareSYN(op string) match {
 }
 
 var (
-	original = match{field: ctDirection, op: "==", value: directionOriginal}
-	reply    = match{field: ctDirection, op: "==", value: directionReply}
-	invalid  = match{ctState, stateInvalid, "&", stateInvalid}
-	related  = match{ctState, stateRelated, "&", stateRelated}
-	unknown  = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
-	toUs     = match{field: fibDestination, op: "==", value: addressLocal}
+	original    = match{field: ctDirection, op: "==", value: directionOriginal}
+	reply       = match{field: ctDirection, op: "==", value: directionReply}
+	invalid     = match{ctState, stateInvalid, "&", stateInvalid}
+	related     = match{ctState, stateRelated, "&", stateRelated}
+	unknown     = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
+	isUntracked = match{ctState, stateUntracked, "&", stateUntracked}
+	toUs        = match{field: fibDestination, op: "==", value: addressLocal}
 )
 
 func port(f field, p uint16) between { return between{f, p, p} }

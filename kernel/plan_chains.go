@@ -88,7 +88,7 @@ var shortcuts = struct{ normalise, classify, forward []Rule }{
 func (pl *planner) normalise() {
 	odd := goTo(pl.deny(egress.InvalidPacket, drop))
 	v4, v6 := in{v4Src, "enforced.v4"}, in{v6Src, "enforced.v6"}
-	pl.base("normalise", "filter", "prerouting", beforeDefrag, false, slices.Concat(shortcuts.normalise, []Rule{
+	pl.base("normalise", "filter", "prerouting", beforeDefrag, false, slices.Concat(pl.asked(), shortcuts.normalise, []Rule{
 		{v4, match{v4Fragment, fragmentBits, "!=", 0}, match{field: v4Protocol, op: "==", value: protoTCP}, odd},
 		{v4, match{field: v4HeaderLength, op: ">", value: plainHeaderSize}, odd},
 		{v6, match{field: v6FragmentProtocol, op: "==", value: protoTCP}, odd},
@@ -156,6 +156,10 @@ func (pl *planner) input() {
 	rules = append(rules, fromSource("clients", goTo("serve"))...)
 	rules = append(rules, Rule{linkLocal{}, goTo("serve")})
 	var serve []Rule
+	if p := pl.settings.Asked; p != 0 {
+		serve = append(serve, Rule{port(udpDport, p), isUntracked, accept}) // under its own port nobody asks
+		rules = append(rules, Rule{port(udpDport, p), drop})
+	}
 	for _, p := range []struct {
 		field field
 		port  uint16

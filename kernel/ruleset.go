@@ -15,7 +15,8 @@ type Ruleset struct {
 	Sets     []Set
 	Chains   []Chain
 	// Gate are the clients whose packets are not forwarded when the rules have not seen
-	// them, because there are none any more: a policy rule sees to it.
+	// them, because there are none any more: a policy rule sees to it, where others can
+	// remove the table.
 	Gate    []netip.Prefix
 	Sysctls []Sysctl
 
@@ -32,7 +33,7 @@ type Chain struct {
 // Hook is where the kernel enters a chain.
 type Hook struct {
 	Type     string // filter or nat
-	Name     string // prerouting, input, forward, postrouting
+	Name     string // prerouting, input, forward, output, postrouting
 	Priority int
 	Drop     bool // the policy: what no rule decides is dropped
 }
