@@ -64,7 +64,7 @@ func (pl *planner) hooks(clusters []client) {
 }
 
 // The shortcuts are rules that could be left out: they let an ordinary packet of a
-// connection that is decided pass in a few loads, before rules that say the same at length.
+// connection pass in a few loads, or lead it to the queue, before rules that say the same at length.
 // Fields of a protocol are compared in packets of any: of another they hold something
 // else, and it takes the long way, or what the rules behind do with it is to accept it.
 var shortcuts = struct{ normalise, classify, forward []Rule }{
@@ -76,8 +76,11 @@ var shortcuts = struct{ normalise, classify, forward []Rule }{
 	},
 	// Only a bare SYN changes what has been allowed.
 	classify: []Rule{{ctIs(Allowed), match{anyFlags, openingFlags, "!=", flagSYN}, accept}},
-	// A packet that conntrack does not vouch for has no such mark.
-	forward: []Rule{{ctIs(Allowed), match{field: anyDport, op: "!=", value: ntpPort}, accept}},
+	// A packet that conntrack does not vouch for has no such marks.
+	forward: []Rule{
+		{ctIs(Allowed), match{field: anyDport, op: "!=", value: ntpPort}, accept},
+		{ctIs(Held), proto(protoTCP), goTo("held")}, // an error about it is no TCP
+	},
 }
 
 // normalise drops what two receivers could read differently, before conntrack
