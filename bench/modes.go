@@ -93,6 +93,11 @@ func (w *world) runGateway(s setting) error {
 	if err := w.forward(); err != nil {
 		return err
 	}
+	var err error
+	if w.keeper, err = lab.NewKeeper(); err != nil {
+		return err
+	}
+	w.closers = append(w.closers, func() { _ = w.keeper.Close() })
 	began := time.Now()
 	p, err := w.start(w.bench.binary, "gateway", "run", "--config", "gateway.yaml")
 	if err != nil {

@@ -99,7 +99,7 @@ func open(ctx context.Context, conf Config, row *Row, dir string) (*Site, error)
 		}
 	}
 	s.Lab, err = lab.Start(ctx, lab.Config{
-		Dir: dir, Rules: rules, Clusters: clusters, Ready: lab.Ready, Watch: s.evil.watch,
+		Dir: dir, Rules: rules, Clusters: clusters, Ready: lab.Ready, Watch: s.evil.watch, Unkept: row.Unkept,
 		Gateway: func() *exec.Cmd { return conf.Command("gateway", "run", "--config", lab.GatewayFile) },
 	})
 	if err != nil {

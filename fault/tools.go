@@ -34,6 +34,19 @@ func flushAll(c *nftables.Conn) error {
 	return c.Flush()
 }
 
+// owned reports whether a table in the gateway's box belongs to a process, and to nobody else.
+func (s *Site) owned() (owned bool, err error) {
+	const tableOwner = 2 // NFT_TABLE_F_OWNER
+	err = s.inNftables(s.GatewayBox(), func(c *nftables.Conn) error {
+		tables, err := c.ListTables()
+		for _, t := range tables {
+			owned = owned || t.Flags&tableOwner != 0
+		}
+		return err
+	})
+	return owned, err
+}
+
 // eachRule calls f for the rules of all chains in the gateway's box.
 func (s *Site) eachRule(f func(*nftables.Chain, *nftables.Rule)) error {
 	return s.inNftables(s.GatewayBox(), func(c *nftables.Conn) error {

@@ -37,7 +37,9 @@ const proxyTable = 29796
 
 // gate are clients whose packets go nowhere while the table is not there, or empty, because
 // somebody else has flushed it: packets have no mark then, and policy rules stop them. It
-// holds whether or not the process runs.
+// holds whether or not the process runs. It is not made where nobody else can flush the table:
+// with a policy rule the way of every packet is looked up at length, there and back, and that
+// lasts until the namespace ends, though the rule be removed.
 type gate []netip.Prefix
 
 // rules are those of one family.

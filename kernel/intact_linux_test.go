@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"tidegate.io/tidegate/internal/netns/netnstest"
 )
 
@@ -142,6 +145,76 @@ func TestOthersCannotRemoveRules(t *testing.T) {
 	}
 	nft(t, b.gateway, "", "flush", "ruleset")
 	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+}
+
+// policyRules are those of the gateway, of both families.
+func (b *bench) policyRules() (all []netlink.Rule) {
+	must(b.t, b.gateway.Do(func() error {
+		for _, family := range ipFamilies {
+			have, err := ourRules(family)
+			if err != nil {
+				return err
+			}
+			all = append(all, have...)
+		}
+		return nil
+	}))
+	return all
+}
+
+// TestAKeptTableNeedsNoGate: while somebody has the socket, the table is nobody else's to remove, with and without a process.
+// Who lets it go leaves a gate.
+func TestAKeptTableNeedsNoGate(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	if b.load(nil); b.table.noOwner {
+		t.Skip("this kernel lets no process own a table that outlives it")
+	}
+	must(t, b.table.Close())
+	b.table = openTable(t, b.gateway) // the next version, which has it kept
+	b.table.Kept = true
+	rs := b.load(nil, rule(t, "tunnel", nil, "tcp://20.40.0.0/24:9000"))
+	b.echo(b.web, 9000)
+	b.echo(b.web, 9001)
+	if rules := b.policyRules(); len(rules) > 0 {
+		t.Errorf("policy rules that an earlier version made are left: %v", rules)
+	}
+	kept, err := b.table.File()
+	must(t, err)
+	must(t, b.table.sock.send(unreadAnswers()))
+	must(t, b.table.Close())
+	for range 2 {
+		nft(t, b.gateway, "", "flush", "ruleset")
+		must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+		if b.reach("tcp", at(webAddrs[0], 9001)) == nil {
+			t.Error("without the process the rules have gone")
+		}
+		must(t, b.gateway.Do(func() (err error) { b.table, err = AdoptTable(kept); return err }))
+		b.table.Kept = true
+		apply(t, b.gateway, b.table, rs, nil)
+		kept, err = b.table.File()
+		must(t, err)
+		if b.table.noOwner || len(b.policyRules()) > 0 {
+			t.Errorf("the next process: no owner %t, policy rules %v", b.table.noOwner, b.policyRules())
+		}
+		if intact, err := b.intact(); !intact || err != nil {
+			t.Errorf("the next process: intact %t, %v", intact, err)
+		}
+		must(t, b.table.Close())
+	}
+	must(t, b.gateway.Do(func() (err error) { b.table, err = AdoptTable(kept); return err }))
+	b.table.Kept = true
+	apply(t, b.gateway, b.table, rs, nil)
+	must(t, b.gateway.Do(b.table.Gate))
+	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+	must(t, b.table.Close())
+	nft(t, b.gateway, "", "flush", "ruleset")
+	b.gateHolds()
+}
+
+// unreadAnswers asks for a long list, of which a process that dies reads nothing.
+func unreadAnswers() []byte {
+	return message(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, unix.NFPROTO_INET, 0, nil)
 }
 
 // version is that of the kernel.

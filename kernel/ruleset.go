@@ -15,7 +15,8 @@ type Ruleset struct {
 	Sets     []Set
 	Chains   []Chain
 	// Gate are the clients whose packets are not forwarded when the rules have not seen
-	// them, because there are none any more: a policy rule sees to it.
+	// them, because there are none any more: a policy rule sees to it, where others can
+	// remove the table.
 	Gate    []netip.Prefix
 	Sysctls []Sysctl
 

@@ -19,7 +19,6 @@ func sysctls() []Sysctl {
 		{Key: "net/ipv6/conf/*/accept_redirects", Value: "0", Why: "as for IPv4"},
 		{Key: "net/ipv4/conf/*/accept_source_route", Value: "0", Why: "the sender does not choose the path"},
 		{Key: "net/ipv6/conf/*/accept_source_route", Value: "0", Why: "as for IPv4"},
-		{Key: "net/ipv4/conf/*/rp_filter", Value: "2", If: "0", Why: "sources that no route leads to are spoofed; the rules check the device"},
 		{Key: "net/ipv6/conf/*/accept_ra", Value: "2", If: "1", Why: "forwarding would turn router advertisements off, and with them the default route"},
 		{Key: "net/ipv6/conf/all/forwarding", Value: "1", Why: "last, behind the rules"},
 		{Key: "net/ipv4/ip_forward", Value: "1", Why: "last, behind the rules"},

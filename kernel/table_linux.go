@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -13,10 +14,15 @@ import (
 // called from many goroutines at once; Apply and Remove have to be called in the
 // namespace itself, for its settings and routes.
 type Table struct {
+	// Kept says that somebody who outlives the process has File open as well, so that the
+	// table stays the socket's own. It must be set before Apply, and not change.
+	Kept bool
+
 	mu      sync.Mutex // guards what follows: one question at a time
 	sock    *socket
 	applied []oldChain // what the last Apply left behind
-	gate    gate       // and beside the table
+	clients gate       // whom it enforces,
+	gate    gate       // and who of them are guarded beside the table
 	noOwner bool       // the kernel does not let a process own a table that outlives it
 
 	openings openings
@@ -36,6 +42,23 @@ func OpenTable() (*Table, error) {
 	s.receiveBuffer(tableBuffer)
 	return &Table{sock: s}, nil
 }
+
+// AdoptTable goes on with the socket to which the table belongs (File) of a process that does
+// not use it any more. It owns f then.
+func AdoptTable(f *os.File) (*Table, error) {
+	s, err := adoptSocket(f)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	if err := s.drain(); err != nil {
+		return nil, errors.Join(fmt.Errorf("nftables: %w", err), s.close())
+	}
+	return &Table{sock: s}, nil
+}
+
+// File is a duplicate of the socket, to which the table belongs for as long as anybody has it
+// open.
+func (t *Table) File() (*os.File, error) { return t.sock.duplicate() }
 
 // Close closes the connection; the table stays.
 func (t *Table) Close() error { return t.sock.close() }
@@ -64,11 +87,23 @@ func (t *Table) Apply(rs *Ruleset, open []Element) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.gate = rs.Gate
+	t.clients, t.gate = rs.Gate, rs.Gate
+	if t.Kept && !t.noOwner {
+		t.gate = nil // nobody else can remove the table
+	}
 	if err := t.gate.apply(); err != nil {
 		return err
 	}
 	return applySysctls(rs.Sysctls)
+}
+
+// Gate makes the policy rules without which all would pass if somebody else removed the table,
+// as is possible when it is nobody's any more.
+func (t *Table) Gate() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gate = t.clients
+	return t.gate.apply()
 }
 
 func (t *Table) replace(rs *Ruleset, open []Element) error {

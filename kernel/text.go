@@ -24,7 +24,7 @@ func (rs *Ruleset) String() string {
 	}
 	b.WriteString("}\n")
 	for _, p := range rs.Gate {
-		fmt.Fprintf(&b, "# rule: from %s, not fwmark %#x/%#x, not by the machine itself: blackhole\n", p, uint32(seen), uint32(seen))
+		fmt.Fprintf(&b, "# rule: from %s, not fwmark %#x/%#x, not by the machine itself: blackhole (where others can remove the table)\n", p, uint32(seen), uint32(seen))
 	}
 	for _, s := range rs.Sysctls {
 		fmt.Fprintf(&b, "# %s = %s", s.Key, s.Value)

@@ -38,7 +38,12 @@ const logName = "denials"
 
 func queueName(number uint16) string { return fmt.Sprintf("queue %d", number) }
 
-func (e *estate) add(name string, fd int) { e.files[name] = os.NewFile(uintptr(fd), name) }
+func (e *estate) add(name string, fd int) {
+	if e.files == nil {
+		e.files = map[string]*os.File{}
+	}
+	e.files[name] = os.NewFile(uintptr(fd), name)
+}
 
 // take returns what the predecessor had by a name, or nil. Who takes it closes it.
 func (e *estate) take(name string) *os.File {
@@ -110,6 +115,14 @@ func (b *box) estateFor(h *handover) (*estate, error) {
 			return nil, err
 		}
 		left.files[logName] = f
+	}
+	if b.enforcing() {
+		f, err := b.table.File()
+		if err != nil {
+			left.drop()
+			return nil, err
+		}
+		left.files[tableName] = f
 	}
 	for name := range left.files {
 		h.Sockets = append(h.Sockets, name)

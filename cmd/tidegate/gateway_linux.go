@@ -165,6 +165,7 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 			return err
 		}
 	}
+	from.addKept()
 	for {
 		b := &box{estate: from, path: path, log: log, started: time.Now()}
 		err := b.run(ctx, g, stdout, how)
@@ -203,8 +204,8 @@ func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how 
 	case errors.Is(err, errHandedOver):
 		return nil
 	case errors.Is(err, errTakenBack):
-	case how.flush:
-		err = errors.Join(err, b.table.Remove())
+	case b.enforcing():
+		err = errors.Join(err, b.leaveTable(how.flush))
 	}
 	return err
 }
@@ -292,10 +293,18 @@ func (b *box) openKernel(open *closers) (err error) {
 	} else if b.features, err = kernel.Probe(); err != nil {
 		return err
 	}
-	if b.table, err = kernel.OpenTable(); err != nil {
+	if f := b.take(tableName); f != nil {
+		b.table, err = kernel.AdoptTable(f)
+	} else {
+		b.table, err = kernel.OpenTable()
+	}
+	if err != nil {
 		return err
 	}
 	open.add(b.table)
+	if err := b.keepTable(); err != nil {
+		return err
+	}
 	if b.resets, err = kernel.OpenResetter(); err != nil {
 		return err
 	}
