@@ -23,7 +23,7 @@ var reasons = map[string]string{
 	"P1":  "an undecided packet is copied to the process and its verdict back. SYN, SYN-ACK, hello and the server's answer are all looked at, because the hello is held until it is complete and the connection until the server has confirmed it. Both ends of it are also told to conntrack's listeners and written to the flow log (P13 has its share).",
 	"P2":  "the rate follows from the CPU a connection (P1): client, server and gateway share the cores.",
 	"P3":  "one connection at a time waits for the CPU time of its four visits (P1), which share nothing then, and for two wake-ups of the process; where the cores are busy the process waits for one as everybody does, and a kernel path does not.",
-	"P4":  "a decided packet passes a few loads more than one of a bare SNAT, and its way is looked up through policy rules (the gate, and the way to the HTTP proxy), there and back; where there are none the kernel takes a shorter path. Without them, and without the check of sources that they bring with them, a datagram costs 1.03 to 1.05 of SNAT's.",
+	"P4":  "a decided packet passes a few loads more than one of a bare SNAT. The socket of the table is kept here as systemd keeps it; where nobody does, or before Linux 6.9, its way is looked up through policy rules besides, there and back, and a datagram costs 1.06 to 1.15 of SNAT's.",
 	"P5":  "as P4. A datagram has no segmentation offload that several could share.",
 	"P6":  "a name is kept in a slot of 32 bytes of a table that is at most half full; the rest is what reading the file has left, and what the runtime keeps ready.",
 	"P7":  "an address is in the kernel's sets, the journal and the bindings before its answer leaves.",
@@ -96,7 +96,7 @@ machine. The first figure is always **CPU time of everything together** (client,
 far less on what else runs than a rate does, and what the load itself costs falls out where modes are compared. Rounds go through all
 modes and back (plain, X, Y, Y, X, plain); a comparison is the median of the rounds' own ratios or differences, with the
 interval of 95 % of 2,000 resamplings in brackets. Every mode has the same policy of 5,000 names (` + "`bench/policy.go`" + `) and writes a log of
-every connection; Tidegate has what an AKS cluster needs on top. The load speaks real ClientHellos and does no cryptography, which would
+every connection; Tidegate has what an AKS cluster needs on top, and its table's socket is kept as systemd keeps it. The load speaks real ClientHellos and does no cryptography, which would
 hide the network's cost. Peers are Debian's, configured in ` + "`bench/peers.go`" + ` and ` + "`bench/names.go`" + `. What must be zero (failed connections, packets
 that a queue dropped, conntrack insertions that failed, log records lost) is looked at after each part of a round. Where each session has
 its own share of the processors (autogroups), that of the bench comes first.
