@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,30 @@ func TestIntervalHoldsTheMedian(t *testing.T) {
 	}
 	if f := figure(nil); f.Rounds != 0 || f.String() != "–" {
 		t.Errorf("nothing measured is %v", f)
+	}
+}
+
+func TestTheQuietestRoundsAreKept(t *testing.T) {
+	loud := func(foreign ...float64) (all []round) {
+		for _, f := range foreign {
+			all = append(all, round{"plain": {foreign: f}, "tidegate": {foreign: f / 2}})
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		measured, kept []float64
+	}{
+		{[]float64{0.01, 0.02, 0.01}, []float64{0.01, 0.02, 0.01}},
+		{[]float64{0.5, 0.02, 0.3, 0.01, 0.02}, []float64{0.02, 0.01, 0.02}},
+		{[]float64{0.5, 0.4, 0.3, 0.3, 0.3, 0.6}, []float64{0.3, 0.3, 0.3}},
+	} {
+		var kept []float64
+		for _, r := range quietest(loud(tt.measured...), 3) {
+			kept = append(kept, r.foreign())
+		}
+		if !slices.Equal(kept, tt.kept) {
+			t.Errorf("of %v: %v, want %v", tt.measured, kept, tt.kept)
+		}
 	}
 }
 
@@ -135,5 +160,19 @@ func TestResultsAreJSONWithoutWhatIsNotANumber(t *testing.T) {
 	table.row("a", &f)
 	if _, err := json.Marshal(r); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestTheSessionIsFirstOnlyForATime(t *testing.T) {
+	before, err := os.ReadFile(autogroup)
+	if err != nil || os.Geteuid() != 0 {
+		t.Skip("no groups of sessions here, or no right to put one first")
+	}
+	last := first()
+	during, _ := os.ReadFile(autogroup)
+	last()
+	after, _ := os.ReadFile(autogroup)
+	if !strings.HasSuffix(string(during), " nice -20\n") || !bytes.Equal(before, after) {
+		t.Errorf("%q before, %q during, %q after", before, during, after)
 	}
 }

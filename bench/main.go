@@ -23,8 +23,6 @@ import (
 // hotNames is how many names of the policy are asked for.
 const hotNames = 64
 
-var errNoResult = errors.New("no result")
-
 // bench is one run of the program.
 type bench struct {
 	options
@@ -37,11 +35,11 @@ type bench struct {
 	worlds   []*world
 	began    time.Time
 	test     string // that runs
+	last     func() // undoes first
 
-	results      Results
-	violations   []Violation
-	discarded    int
-	worstForeign float64
+	results    Results
+	violations []Violation
+	discarded  int
 }
 
 type options struct {
@@ -64,7 +62,7 @@ func main() {
 	flag.StringVar(&b.modes, "modes", "", "with these `MODES` alone, as in plain,snat,tidegate,haproxy")
 	flag.IntVar(&b.options.rounds, "rounds", 15, "`N` rounds of each measurement")
 	flag.DurationVar(&b.slice, "slice", 400*time.Millisecond, "how `LONG` a mode is measured, twice a round")
-	flag.Float64Var(&percent, "foreign", percent, "discard a round in which others used more than this `PERCENT` of the machine; from 100 on none is")
+	flag.Float64Var(&percent, "foreign", percent, "repeat a round in which others used more than this `PERCENT` of the machine, if that helps; from 100 on none is")
 	flag.StringVar(&b.binary, "tidegate", "bin/tidegate", "the program to measure, a `FILE`")
 	flag.StringVar(&b.out, "o", "results.json", "write the results to this `FILE`, as its \"figures\"")
 	flag.StringVar(&b.report, "report", "", "write the report to this `FILE`, and its plots beside it")
@@ -89,9 +87,6 @@ func main() {
 	b.foreign = percent / 100
 	if err := b.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		if errors.Is(err, errNoResult) {
-			os.Exit(3)
-		}
 		os.Exit(1)
 	}
 }
@@ -106,6 +101,7 @@ func (b *bench) run() error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
+	b.last = first()
 	defer b.close()
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM)
@@ -198,6 +194,7 @@ func (b *bench) close() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	_ = os.RemoveAll(b.dir)
+	b.last()
 }
 
 // use makes the worlds of modes, once; those that cannot be made are told and left out, for a peer may not be there.

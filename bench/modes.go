@@ -93,6 +93,11 @@ func (w *world) runGateway(s setting) error {
 	if err := w.forward(); err != nil {
 		return err
 	}
+	var err error
+	if w.keeper, err = lab.NewKeeper(); err != nil {
+		return err
+	}
+	w.closers = append(w.closers, func() { _ = w.keeper.Close() })
 	began := time.Now()
 	p, err := w.start(w.bench.binary, "gateway", "run", "--config", "gateway.yaml")
 	if err != nil {
@@ -207,10 +212,10 @@ func (w *world) askFor(names []string, v6 bool) error {
 	})
 }
 
-// asking runs f inside the client's namespace, with a function that asks the gateway's DNS for a name's address.
+// asking runs f inside the client's namespace, with a function that asks its resolver for a name's address.
 func (w *world) asking(v6 bool, f func(ask func(string) error) error) error {
 	return w.client.Do(func() error {
-		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(gatewayInside, 53)))
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: clientAddrs()[0].AsSlice()}, net.UDPAddrFromAddrPort(netip.AddrPortFrom(w.resolver, 53)))
 		if err != nil {
 			return err
 		}

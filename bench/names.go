@@ -19,6 +19,7 @@ import (
 func nameServers() []mode {
 	return []mode{
 		{name: "tidegate", title: "Tidegate", setUp: tidegate},
+		{name: "tidegate-redirected", title: "Tidegate, where another server is asked", setUp: redirected},
 		{name: "dnsmasq", title: "dnsmasq", setUp: dnsmasq},
 		{name: "unbound", title: "unbound", setUp: unbound},
 		{name: "dnsdist", title: "dnsdist", setUp: dnsdist},
@@ -26,9 +27,16 @@ func nameServers() []mode {
 	}
 }
 
+// redirected is a gateway whose clients ask the name server itself, as pods with a resolver of their own choice do. The others
+// are asked directly.
+func redirected(w *world) error {
+	w.resolver = nameServer.Addr()
+	return tidegate(w)
+}
+
 // resolve is T7: questions that are answered from the cache, and questions that nobody asked before.
 func (b *bench) resolve() error {
-	worlds := b.useModes(nameServers(), "tidegate", "dnsmasq", "unbound", "dnsdist", "coredns")
+	worlds := b.useModes(nameServers(), "tidegate", "tidegate-redirected", "dnsmasq", "unbound", "dnsdist", "coredns")
 	n := b.some(2)
 	var hot [][]byte
 	for _, name := range b.policy.hot(1000) {
@@ -112,7 +120,7 @@ func (b *bench) unheard(fresh *atomic.Int64) []byte {
 
 func (b *bench) questions(w *world, outstanding int, next func(int) []byte) running {
 	return load.UDP{
-		NS: w.client, Sources: clientAddrs(), To: netip.AddrPortFrom(gatewayInside, 53), Next: next, DNS: true,
+		NS: w.client, Sources: clientAddrs(), To: netip.AddrPortFrom(w.resolver, 53), Next: next, DNS: true,
 		Threads: min(outstanding, runtime.NumCPU()), Sockets: outstanding,
 	}.Start()
 }

@@ -11,14 +11,18 @@ import (
 
 // Results is what a run writes as "figures": everything that the report is made of. Fields are only ever added.
 type Results struct {
-	Machine    Machine     `json:"machine"`
-	Commit     string      `json:"commit"`
-	Date       time.Time   `json:"date"`
-	Seconds    float64     `json:"seconds"`
-	Quick      bool        `json:"quick,omitempty"`
-	Rounds     int         `json:"rounds"`  // asked for, of each measurement
-	Foreign    float64     `json:"foreign"` // share of the machine above which a round is discarded
-	Worst      float64     `json:"worstForeign"`
+	Machine Machine   `json:"machine"`
+	Commit  string    `json:"commit"`
+	Date    time.Time `json:"date"`
+	Seconds float64   `json:"seconds"`
+	Quick   bool      `json:"quick,omitempty"`
+	Rounds  int       `json:"rounds"`  // asked for, of each measurement
+	Foreign float64   `json:"foreign"` // share of the machine above which a round is repeated
+	Worst   float64   `json:"worstForeign"`
+
+	// Heard is the share that others used in the loudest round that was kept of each test.
+	Heard map[string]float64 `json:"heard"`
+
 	Discarded  int         `json:"discardedRounds"`
 	Missing    []string    `json:"missing,omitempty"` // peers that could not be measured, and why
 	Tables     []*Table    `json:"tables"`
@@ -56,6 +60,7 @@ type Goal struct {
 	Unit   string  `json:"unit,omitempty"`
 	Figure Figure  `json:"figure"`
 	Met    bool    `json:"met"`
+	Test   string  `json:"test"` // that measured it
 }
 
 // A Violation is something that must not happen and did.
@@ -67,7 +72,7 @@ type Violation struct {
 
 func (r *Results) start(b *bench) {
 	*r = Results{Machine: thisMachine(), Date: b.began.UTC().Truncate(time.Second),
-		Quick: b.quick, Rounds: b.options.rounds, Foreign: b.foreign, Violations: []Violation{}}
+		Quick: b.quick, Rounds: b.options.rounds, Foreign: b.foreign, Heard: map[string]float64{}, Violations: []Violation{}}
 	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output(); err == nil {
 		r.Commit = strings.TrimSpace(string(out))
 	}
@@ -75,7 +80,7 @@ func (r *Results) start(b *bench) {
 
 func (r *Results) finish(b *bench) {
 	r.Seconds = time.Since(b.began).Seconds()
-	r.Worst, r.Discarded = b.worstForeign, b.discarded
+	r.Discarded = b.discarded
 	r.Violations = append(r.Violations, b.violations...)
 }
 
@@ -89,13 +94,21 @@ func (t *Table) row(name string, figures ...*Figure) {
 	t.Rows = append(t.Rows, Row{name, figures})
 }
 
+// heard notes how much of the machine others used in a round that is kept.
+func (r *Results) heard(test string, foreign float64) {
+	r.Heard[test], r.Worst = max(r.Heard[test], foreign), max(r.Worst, foreign)
+}
+
+// loud reports whether others used more of the machine during a test than may be.
+func (r *Results) loud(test string) bool { return r.Heard[test] > r.Foreign }
+
 // atMost and atLeast hold a figure against a goal. It is met when its median is; the interval is for the reader.
 func (r *Results) atMost(id, text string, limit float64, unit string, f Figure) {
-	r.Goals = append(r.Goals, Goal{id, text, limit, true, unit, f, f.Rounds > 0 && f.Median <= limit})
+	r.Goals = append(r.Goals, Goal{ID: id, Text: text, Limit: limit, AtMost: true, Unit: unit, Figure: f, Met: f.Rounds > 0 && f.Median <= limit})
 }
 
 func (r *Results) atLeast(id, text string, limit float64, unit string, f Figure) {
-	r.Goals = append(r.Goals, Goal{id, text, limit, false, unit, f, f.Rounds > 0 && f.Median >= limit})
+	r.Goals = append(r.Goals, Goal{ID: id, Text: text, Limit: limit, Unit: unit, Figure: f, Met: f.Rounds > 0 && f.Median >= limit})
 }
 
 func (f Figure) String() string {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,8 +14,8 @@ import (
 // plain), so that whatever drifts meets all alike.
 type round map[string]slice
 
-// rounds measures every world in turn, n times, and returns the rounds in which others used no more of the machine than
-// may be. It is an error that more than a third had to be discarded.
+// rounds measures every world in turn, n times. Rounds in which others used more of the machine than may be are repeated, as
+// many as n; where that was not enough, the quietest are kept, and it is told how loud they were.
 func (b *bench) rounds(n int, worlds []*world, d time.Duration, start func(*world) running) ([]round, error) {
 	return b.roundsOf(n, worlds, d, connectionsDone, start)
 }
@@ -28,15 +29,15 @@ const (
 )
 
 // roundsOf is rounds for a load that is counted in something else.
-func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start func(*world) running) (kept []round, err error) {
-	discarded := 0
-	for i := range n {
-		r, worst, err := b.round(worlds, d, u, start)
+func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start func(*world) running) ([]round, error) {
+	var all []round
+	for quiet := 0; quiet < n && len(all) < 2*n; {
+		r, err := b.round(worlds, d, u, start)
 		if failed := new(peerError); errors.As(err, failed) && len(worlds) > 1 {
 			b.say("%s: %s: left out: %v", b.test, failed.mode, err)
 			b.results.Missing = append(b.results.Missing, fmt.Sprintf("%s in %s: %v", failed.mode, b.test, err))
 			worlds = slices.DeleteFunc(slices.Clone(worlds), func(w *world) bool { return w.name == failed.mode })
-			for _, r := range kept {
+			for _, r := range all {
 				delete(r, failed.mode)
 			}
 			continue
@@ -44,38 +45,52 @@ func (b *bench) roundsOf(n int, worlds []*world, d time.Duration, u unit, start 
 		if err != nil {
 			return nil, err
 		}
-		if b.foreign < 1 && worst > b.foreign {
-			discarded++
-			b.say("%s: round %d of %d: others used %.0f %% of the machine: discarded", b.test, i+1, n, 100*worst)
-			continue
+		all = append(all, r)
+		b.progress(len(all), n, worlds, u, r)
+		if b.foreign >= 1 || r.foreign() <= b.foreign {
+			quiet++
 		}
-		b.worstForeign = max(b.worstForeign, worst)
-		kept = append(kept, r)
-		b.progress(i+1, n, worlds, u, r)
 	}
-	b.discarded += discarded
-	if 3*discarded > n {
-		return kept, fmt.Errorf("%d of %d rounds were discarded, because others used the machine: %w", discarded, n, errNoResult)
+	kept := quietest(all, n)
+	b.discarded += len(all) - len(kept)
+	for _, r := range kept {
+		b.results.heard(b.test, r.foreign())
 	}
 	return kept, nil
 }
 
-func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*world) running) (r round, worst float64, err error) {
-	r = round{}
+// quietest are the n rounds in which others used least of the machine, in the order in which they were measured.
+func quietest(all []round, n int) []round {
+	order := slices.Clone(all)
+	slices.SortStableFunc(order, func(x, y round) int { return cmp.Compare(x.foreign(), y.foreign()) })
+	limit := order[min(n, len(order))-1].foreign()
+	kept := slices.DeleteFunc(all, func(r round) bool { return r.foreign() > limit })
+	return kept[:min(n, len(kept))]
+}
+
+// foreign is the share of the machine that others used in the loudest slice.
+func (r round) foreign() (most float64) {
+	for _, s := range r {
+		most = max(most, s.foreign)
+	}
+	return most
+}
+
+func (b *bench) round(worlds []*world, d time.Duration, u unit, start func(*world) running) (round, error) {
+	r := round{}
 	order := append(slices.Clone(worlds), worlds...)
 	slices.Reverse(order[len(worlds):])
 	for _, w := range order {
 		s, err := b.measure(w, d, u, func() running { return start(w) })
 		if errors.Is(err, errNothing) && !ours(w.name) {
-			return nil, 0, peerError{w.name, err}
+			return nil, peerError{w.name, err}
 		}
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		worst = max(worst, s.foreign)
 		r[w.name] = r[w.name].plus(s)
 	}
-	return r, worst, nil
+	return r, nil
 }
 
 // A peerError is a peer that lets nothing through; the others are measured without it.
@@ -115,11 +130,11 @@ func (b *bench) long() time.Duration {
 
 // progress tells how a round went.
 func (b *bench) progress(i, n int, worlds []*world, u unit, r round) {
-	line := fmt.Sprintf("%s: %d/%d:", b.test, i, n)
+	line := fmt.Sprintf("%s: round %d for %d:", b.test, i, n)
 	for _, w := range worlds {
 		line += fmt.Sprintf(" %s %.1f", w.name, r[w.name].costOf(u))
 	}
-	b.say("%s (CPU µs each)", line)
+	b.say("%s (CPU µs each; others used %.0f %% of the machine)", line, 100*r.foreign())
 }
 
 // each returns a value of every round.

@@ -43,10 +43,14 @@ func (b *bench) tests() (err error) {
 			continue
 		}
 		b.test = t.name
-		n := len(b.results.Tables)
+		n, goals := len(b.results.Tables), len(b.results.Goals)
 		if e := t.run(); e != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", t.name, e))
 			b.say("%s: %v", t.name, e)
+			b.results.Missing = append(b.results.Missing, fmt.Sprintf("the rest of %s: %v", t.name, e))
+		}
+		for i := range b.results.Goals[goals:] {
+			b.results.Goals[goals+i].Test = t.name
 		}
 		for _, table := range b.results.Tables[n:] {
 			b.print(table)

@@ -19,6 +19,7 @@ import (
 
 	"tidegate.io/tidegate/bench/load"
 	"tidegate.io/tidegate/internal/netns"
+	"tidegate.io/tidegate/lab"
 )
 
 // Where things are in every world: clients behind 64 addresses of their own, as pods of many nodes have, and 32 servers.
@@ -59,10 +60,12 @@ type world struct {
 	name, title, dir               string
 	loaded                         time.Duration // Tidegate took until it was ready
 	client, gateway, router, serve *netns.NS
-	gatewayRuns                    bool  // Tidegate does, and answers
-	failed                         error // it could not be made
-	mayLose                        bool  // records of flows, for nobody reads them
-	flooded                        bool  // connections may fail, and are shown in the table
+	gatewayRuns                    bool        // Tidegate does, and answers
+	failed                         error       // it could not be made
+	mayLose                        bool        // records of flows, for nobody reads them
+	flooded                        bool        // connections may fail, and are shown in the table
+	keeper                         *lab.Keeper // what systemd is to Tidegate
+	resolver                       netip.Addr  // whom clients ask for names
 	procs                          []*process
 	closers                        []func()
 }
@@ -75,7 +78,7 @@ type process struct {
 }
 
 func (b *bench) newWorld(name string) (*world, error) {
-	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name)}
+	w := &world{bench: b, name: name, dir: filepath.Join(b.dir, name), resolver: gatewayInside}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -191,6 +194,11 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	p := &process{name: short, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = w.dir, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if w.keeper != nil {
+		if err := w.keeper.Attend(p.cmd); err != nil {
+			return nil, err
+		}
+	}
 	if p.group, err = w.bench.group.child(fmt.Sprintf("%s-%s-%d", w.name, short, len(w.procs))); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package dnsproxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -22,11 +23,12 @@ import (
 // cached answer is reported again for each scope that gets it, every minute of
 // its use, and after [Server.Relearn].
 type Server struct {
-	// UDP and TCP are where clients ask; Run closes them. On a wildcard UDP
-	// socket each answer leaves from the address its query was sent to, so that
-	// redirected queries are answered on any route. A socket behind TPROXY must
-	// be transparent and bound to the port that clients dial. A socket is read
-	// by one core; several that share a port (SO_REUSEPORT) use several.
+	// UDP and TCP are where clients ask; Run closes them, those of UDP as soon as
+	// it has copies of their descriptors. On a wildcard UDP socket each answer
+	// leaves from the address its query was sent to, so that redirected queries
+	// are answered on any route. A socket behind TPROXY must be transparent and
+	// bound to the port that clients dial. A socket is read by one core; several
+	// that share a port (SO_REUSEPORT) use several.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 
@@ -87,6 +89,8 @@ type Server struct {
 	Now func() time.Time
 
 	start   sync.Once
+	reading context.Context // until Pause
+	pause   context.CancelFunc
 	pool    atomic.Pointer[[]*upstream]
 	cache   cache
 	flights flights
@@ -100,6 +104,7 @@ type Server struct {
 // setup makes what the first use needs.
 func (s *Server) setup() {
 	s.start.Do(func() {
+		s.reading, s.pause = context.WithCancel(context.Background())
 		s.waits.most, s.waits.mostClient = maxPending, maxClientPending
 		s.conns.most, s.conns.mostClient = maxConns, maxClientConns
 		s.pool.Store(new([]*upstream))
@@ -120,10 +125,24 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		})
 	}
+	var sockets []*socket
 	for _, conn := range s.UDP {
 		_ = conn.SetReadBuffer(socketBuffer) // what it has will do too
-		closing(conn)
-		all.Go(func() error { return s.serveUDP(ctx, conn) })
+		sock, err := openSocket(conn)
+		if err != nil {
+			all.Go(func() error { return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err) })
+			continue
+		}
+		sockets = append(sockets, sock)
+		all.Go(func() error {
+			select {
+			case <-ctx.Done():
+			case <-s.reading.Done():
+			}
+			sock.interrupt()
+			return nil
+		})
+		all.Go(func() error { s.serveUDP(ctx, sock); return nil })
 	}
 	for _, l := range s.TCP {
 		closing(l)
@@ -132,10 +151,20 @@ func (s *Server) Run(ctx context.Context) error {
 	all.Go(func() error { s.probe(ctx); return nil })
 	err := all.Wait()
 	s.work.Wait()
+	for _, sock := range sockets {
+		sock.close()
+	}
 	for _, u := range *s.pool.Load() {
 		u.lines.hangUp(0)
 	}
 	return err
+}
+
+// Pause leaves what is asked by UDP from here on in the sockets, for whoever else
+// has them. What has been asked is answered. Safe at any time.
+func (s *Server) Pause() {
+	s.setup()
+	s.pause()
 }
 
 // Pending is how many questions wait for an upstream, or for Learn. Safe at any time.

@@ -2,9 +2,11 @@ package dnsproxy
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,22 +19,23 @@ const (
 	queryControl = 128
 	// answerControl holds the one that says where an answer comes from.
 	answerControl = unix.SizeofCmsghdr + (unix.SizeofInet6Pktinfo+7)&^7
+	// sendWait is for how many milliseconds an answer waits for room to be sent.
+	sendWait = 100
 )
 
 // A socket reads queries and sends answers, many by one system call: the calls are what costs, finding an answer takes a
 // tenth of one. Sending does not tell Go's scheduler, because the kernel delivers the datagrams before the call returns: an
-// ordinary call of that length loses its processor, and keeps the scheduler's monitor awake. All but sendTo are for one
-// goroutine.
+// ordinary call of that length loses its processor, and keeps the scheduler's monitor awake. All but sendTo and interrupt are for one goroutine.
 type socket struct {
-	raw     syscall.RawConn
+	fd      int // a copy of the connection's
+	waiter  *waiter
+	stopped atomic.Bool
+
 	queries [batchLen]slot
 	in, out [batchLen]mmsghdr
 	vectors [2 * batchLen]unix.Iovec
 
-	receive, transmit func(fd uintptr) bool
-	n, sent           int // of receive, and transmit
-	waiting           int // answers to transmit
-	errno             syscall.Errno
+	waiting int // answers to send
 }
 
 // slot is what the kernel writes a query to. Its name and its control message serve for the answer as well.
@@ -48,18 +51,24 @@ type mmsghdr struct {
 	len uint32
 }
 
-// openSocket has the kernel tell with each query where it was sent to. One of the families fails; that one does not occur on
-// the socket.
+// openSocket takes the socket of conn, and closes conn. It has the kernel tell with each query where it was sent to: one of
+// the families fails, and does not occur on the socket.
 func openSocket(conn *net.UDPConn) (*socket, error) {
+	defer func() { _ = conn.Close() }() // which takes it from the poller
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-	})
-	s := &socket{raw: raw}
+	s := &socket{}
+	failed := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err := errors.Join(failed, err); err != nil {
+		return nil, fmt.Errorf("copy a descriptor: %w", err)
+	}
+	if s.waiter, err = newWaiter(s.fd); err != nil {
+		return nil, errors.Join(fmt.Errorf("open an epoll instance: %w", err), unix.Close(s.fd))
+	}
+	_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+	_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	for i := range batchLen {
 		q, in, out := &s.queries[i], &s.in[i].hdr, &s.out[i].hdr
 		s.vectors[i].Base = &q.data[0]
@@ -69,33 +78,42 @@ func openSocket(conn *net.UDPConn) (*socket, error) {
 		in.SetIovlen(1)
 		out.SetIovlen(1)
 	}
-	s.receive = func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&s.in)), batchLen, unix.MSG_DONTWAIT, 0, 0)
-		s.n, s.errno = int(n), errno
-		return errno != unix.EAGAIN
-	}
-	s.transmit = func(fd uintptr) bool {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.out[s.sent])), uintptr(s.waiting-s.sent), unix.MSG_DONTWAIT, 0, 0)
-		s.n, s.errno = int(n), errno
-		return errno != unix.EAGAIN
-	}
 	return s, nil
 }
 
-// read waits for queries and returns how many have come.
+// close gives the socket up, when nobody uses it any more.
+func (s *socket) close() {
+	s.waiter.close()
+	_ = unix.Close(s.fd)
+}
+
+// interrupt ends the reading; answers can still be sent.
+func (s *socket) interrupt() {
+	s.stopped.Store(true)
+	s.waiter.interrupt()
+}
+
+// read waits for queries and returns how many have come, or net.ErrClosed after interrupt.
 func (s *socket) read() (int, error) {
 	for i := range s.in {
 		h := &s.in[i].hdr
 		h.Namelen = nameSpace
 		h.SetControllen(queryControl)
 	}
-	if err := s.raw.Read(s.receive); err != nil {
-		return 0, err
+	for !s.stopped.Load() {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.in)), batchLen, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EAGAIN:
+			if err := s.waiter.wait(); err != nil && !s.stopped.Load() {
+				return 0, err
+			}
+		default:
+			return 0, errno
+		}
 	}
-	if s.errno != 0 {
-		return 0, s.errno
-	}
-	return s.n, nil
+	return 0, net.ErrClosed
 }
 
 // query returns the i-th query and who sent it; it is valid until the next read.
@@ -130,20 +148,25 @@ func (s *socket) answer(i int, msg []byte) {
 
 // send sends the answers and returns how many were lost.
 func (s *socket) send() (lost int) {
-	for s.sent = 0; s.sent < s.waiting; {
-		switch err := s.raw.Write(s.transmit); {
-		case err != nil:
-			lost += s.waiting - s.sent
-			s.sent = s.waiting
-		case s.errno != 0: // the first of them
+	for sent := 0; sent < s.waiting; {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.out[sent])), uintptr(s.waiting-sent), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == 0:
+			sent += int(n)
+		case errno == unix.EAGAIN && s.awaitRoom():
+		default: // it is the first of them
 			lost++
-			s.sent++
-		default:
-			s.sent += s.n
+			sent++
 		}
 	}
 	s.waiting = 0
 	return lost
+}
+
+// awaitRoom waits until something can be sent, and reports whether it can.
+func (s *socket) awaitRoom() bool {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}, sendWait)
+	return n > 0 || err == unix.EINTR
 }
 
 // destination is where an answer goes, and where it comes from.
@@ -171,15 +194,15 @@ func (s *socket) sendTo(d *destination, msg []byte) error {
 		h.Control = &d.control[0]
 		h.SetControllen(d.from)
 	}
-	var errno syscall.Errno
-	err := s.raw.Write(func(fd uintptr) bool {
-		_, _, errno = unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
-		return errno != unix.EAGAIN
-	})
-	if err == nil && errno != 0 {
-		err = errno
+	for {
+		_, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&h)), unix.MSG_DONTWAIT)
+		switch {
+		case errno == 0:
+			return nil
+		case errno != unix.EAGAIN || !s.awaitRoom():
+			return errno
+		}
 	}
-	return err
 }
 
 // replyFrom turns the control message of a query into the one that sends its

@@ -5,16 +5,19 @@ package dnsproxy
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
+	"time"
 )
 
 // A socket reads queries and sends answers, one by one: elsewhere the gateway does not run. The kernel chooses where an answer
-// comes from. All but sendTo are for one goroutine.
+// comes from. All but sendTo and interrupt are for one goroutine.
 type socket struct {
-	conn *net.UDPConn
-	buf  [maxQuery]byte
-	n    int
-	from netip.AddrPort
-	out  []byte // the answer to be sent, nil for none
+	conn    *net.UDPConn
+	stopped atomic.Bool
+	buf     [maxQuery]byte
+	n       int
+	from    netip.AddrPort
+	out     []byte // the answer to be sent, nil for none
 }
 
 // destination is where an answer goes.
@@ -22,10 +25,21 @@ type destination struct{ to netip.AddrPort }
 
 func openSocket(conn *net.UDPConn) (*socket, error) { return &socket{conn: conn}, nil }
 
-// read waits for a query and returns 1.
+// close gives the socket up, when nobody uses it any more.
+func (s *socket) close() { _ = s.conn.Close() }
+
+// interrupt ends the reading; answers can still be sent.
+func (s *socket) interrupt() {
+	s.stopped.Store(true)
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// read waits for a query and returns 1, or net.ErrClosed after interrupt.
 func (s *socket) read() (int, error) {
 	var err error
-	s.n, s.from, err = s.conn.ReadFromUDPAddrPort(s.buf[:])
+	if s.n, s.from, err = s.conn.ReadFromUDPAddrPort(s.buf[:]); s.stopped.Load() {
+		err = net.ErrClosed
+	}
 	return 1, err
 }
 

@@ -3,7 +3,6 @@ package dnsproxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -24,22 +23,17 @@ const (
 	readPause = 10 * time.Millisecond
 )
 
-// serveUDP answers what arrives on conn until ctx is done. What can be answered
-// at once is, by this goroutine; the rest gets one of its own. One reader fills
-// its batches under load, and costs less than several that take turns.
-func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
-	sock, err := openSocket(conn)
-	if err != nil {
-		return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
-	}
-	r := udpReader{socket: sock, out: make([]byte, batchLen*maxUDP)}
+// serveUDP answers what arrives on sock until that is interrupted. What can be
+// answered at once is, by this goroutine; the rest is left to workers. One reader
+// fills its batches under load, and costs less than several that take turns.
+func (s *Server) serveUDP(ctx context.Context, sock *socket) {
+	r := udpReader{socket: sock, workers: newWorkers(), out: make([]byte, batchLen*maxUDP)}
+	defer r.workers.end()
 	for {
 		n, err := r.read()
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("serve %s: %w", conn.LocalAddr(), err)
+			return
 		case err != nil: // of an earlier answer (ICMP), or of memory: not of the socket
 			s.counts.dropped.Add(1)
 			time.Sleep(readPause)
@@ -55,8 +49,9 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 // udpReader is a socket with what its one reader needs.
 type udpReader struct {
 	*socket
-	q   query
-	out []byte // room for a batch of answers
+	workers *workers
+	q       query
+	out     []byte // room for a batch of answers
 }
 
 // take answers query i, or has it answered later.
@@ -72,10 +67,10 @@ func (s *Server) take(ctx context.Context, r *udpReader, i int) {
 	}
 }
 
-// later answers in a goroutine of its own.
+// later has a worker answer.
 func (s *Server) later(ctx context.Context, r *udpReader, i int, c client, p *pending) {
 	sock, to, q := r.socket, r.destination(i), r.q
-	s.work.Go(func() {
+	r.workers.do(func() {
 		s.answer(ctx, &q, &c, p, func(b []byte) {
 			if sock.sendTo(&to, b) != nil {
 				s.counts.dropped.Add(1)

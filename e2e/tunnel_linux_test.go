@@ -187,15 +187,16 @@ func (c *cluster) toAPIServer() (found []kernel.Flow) {
 			return err
 		}
 		defer tracker.Close()
-		found, err = tracker.Flows()
-		return err
+		return tracker.Each(func(f kernel.Flow) {
+			if f.Dst.Port() == 443 && slices.Contains(c.Zone.Addrs(c.name), f.Dst.Addr()) {
+				found = append(found, f)
+			}
+		})
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return slices.DeleteFunc(found, func(f kernel.Flow) bool {
-		return f.Dst.Port() != 443 || !slices.Contains(c.Zone.Addrs(c.name), f.Dst.Addr())
-	})
+	return found
 }
 
 // now is the tunnel's connection as it is now. That it is still there, and that there never was another, is what all of

@@ -183,6 +183,15 @@ type Verdict struct {
 	Rule   *Rule // the rule that permits it; nil for a denial. It belongs to the Policy: do not change it.
 }
 
+// Kept is v for whoever keeps it: with nothing of its rule but the id, since the rule is one of its policy's and would keep
+// all of them, long after another policy has taken its place.
+func (v Verdict) Kept() Verdict {
+	if v.Rule != nil {
+		v.Rule = &Rule{ID: v.Rule.ID}
+	}
+	return v
+}
+
 // Denied is the denial for reason r.
 func Denied(r Reason) Verdict { return Verdict{Reason: r} }
 

@@ -88,24 +88,38 @@ func TestTrendIsNotMovedByOneSample(t *testing.T) {
 	}
 }
 
-// TestTrendsAreOfTheLastProcess: and not of its beginning, in which it grows.
-func TestTrendsAreOfTheLastProcess(t *testing.T) {
+// TestTrendsAreNotOfTheBeginning, in which a process grows.
+func TestTrendsAreNotOfTheBeginning(t *testing.T) {
 	var all []size
-	for i := range 400 {
-		all = append(all, size{at: time.Duration(i) * time.Second, pid: 1 + i/100})
+	for at := time.Duration(0); at < settling; at += time.Second {
+		all = append(all, size{at: at})
 	}
 	if got := steady(all); len(got) != 0 {
-		t.Errorf("of a process that is young there are %d samples", len(got))
+		t.Errorf("of a process that is young there are %d looks", len(got))
 	}
-	for i := range 200 {
-		all = append(all, size{at: time.Duration(400+i) * time.Second, pid: 4})
+	all = append(all, size{at: settling}, size{at: settling + time.Minute})
+	if got := steady(all); len(got) != 2 || got[0].at != settling {
+		t.Errorf("%d looks", len(got))
 	}
-	got := steady(all)
-	if len(got) == 0 || got[0].at != 300*time.Second+settling || got[len(got)-1].at != 599*time.Second {
-		t.Errorf("%d samples", len(got))
+}
+
+// TestABagHasEachFaultOnce, before it has one again.
+func TestABagHasEachFaultOnce(t *testing.T) {
+	b := bag{random: rand.New(rand.NewPCG(1, 2)), rows: []Row{{Name: "a"}, {Name: "b"}, {Name: "c"}}, made: map[string]int{}}
+	any := func(*Row) bool { return true }
+	for range 2 {
+		for range b.rows {
+			b.take(any)
+		}
+		if b.made["a"] != b.made["b"] || b.made["b"] != b.made["c"] {
+			t.Errorf("made: %v", b.made)
+		}
 	}
-	if steady(nil) != nil {
-		t.Error("of nothing")
+	if r := b.take(func(r *Row) bool { return r.Name == "b" }); r == nil || r.Name != "b" {
+		t.Errorf("the only one that may be made: %v", r)
+	}
+	if r := b.take(func(r *Row) bool { return r.Name == "b" }); r != nil {
+		t.Errorf("none may be made, and it is %s", r.Name)
 	}
 }
 

@@ -32,6 +32,8 @@ type Row struct {
 	V6   bool                // streams are IPv6 alone
 	Hold int                 // established connections; 0 is usualHold
 
+	Unkept bool // no service manager keeps the table's socket when the process dies
+
 	MayFail  bool          // new connections may fail while the fault lasts: what has to be decided by the process waits or fails
 	MayLose  bool          // established connections may be lost: two faults at once
 	Blackout time.Duration // the goal for the longest time without a new connection; 0 is none

@@ -79,7 +79,7 @@ func dnsRows() []Row {
 			Inject: otherResolver, Times: 1, Quick: 1,
 		},
 		{
-			Number: 28, Name: "dns-rotating", Fault: "a name has 1,000 addresses, ten in each answer; each answer is dialled",
+			Number: 28, Name: "dns-rotating", Fault: "a name has 1,000 addresses, ten in each answer; each of 5,000 answers (100,000 with --long) is dialled",
 			Expect: "none is denied",
 			Inject: rotatingDNS, Undo: tamper(nil), Times: 1,
 		},
@@ -142,13 +142,13 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	var failed atomic.Int64
 	var first atomic.Pointer[string]
 	for range n {
-		name := words.Add(1)
+		number := words.Add(1)
 		if s.fewNames {
-			name %= soakNames
+			number %= soakNames
 		}
 		g.Go(func() error {
 			at := time.Now()
-			m, err := s.ask(ctx, 2, fmt.Sprintf("b%d.data.mcr.microsoft.com", name), dns.TypeA)
+			m, err := s.ask(ctx, 2, numberedName(number), dns.TypeA)
 			if err == nil && (m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0) {
 				err = errors.New(dns.RcodeToString[m.Rcode])
 			}
@@ -174,6 +174,9 @@ func (s *Site) lookUps(ctx context.Context, n, parallel int) error {
 	}
 	return nil
 }
+
+// numberedName is a name below a wildcard of the cluster's rules.
+func numberedName(number uint64) string { return fmt.Sprintf("b%d.data.mcr.microsoft.com", number) }
 
 func lossyDNS(ctx context.Context, s *Site) error {
 	s.Tamper(func(resolver netip.Addr, _ string, m *dns.Msg) *dns.Msg {
@@ -302,7 +305,11 @@ func rotatingDNS(ctx context.Context, s *Site) error {
 		}
 		return m
 	})
-	return s.resolveAndDial(ctx, 1000, 8, func(ctx context.Context, _ int) error {
+	n := 5000
+	if s.conf.Long {
+		n = 100_000
+	}
+	return s.resolveAndDial(ctx, n, 8, func(ctx context.Context) error {
 		m, err := s.ask(ctx, 1, "packages.microsoft.com", dns.TypeA)
 		if err != nil {
 			return err
@@ -327,7 +334,7 @@ func raceDNS(ctx context.Context, s *Site) error {
 		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.IP{20, 78, byte(n >> 8), byte(n)}}}
 		return m
 	})
-	return s.resolveAndDial(ctx, 5000, 16, func(ctx context.Context, _ int) error {
+	return s.resolveAndDial(ctx, 5000, 16, func(ctx context.Context) error {
 		m, err := s.ask(ctx, 2, gitName, dns.TypeA)
 		if err != nil {
 			return err
@@ -347,16 +354,16 @@ func raceDNS(ctx context.Context, s *Site) error {
 }
 
 // resolveAndDial tries n times, some at a time, and fails with the first error.
-func (s *Site) resolveAndDial(ctx context.Context, n, parallel int, try func(context.Context, int) error) error {
+func (s *Site) resolveAndDial(ctx context.Context, n, parallel int, try func(context.Context) error) error {
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	var failed atomic.Int64
 	var first atomic.Pointer[string]
-	for i := range n {
+	for range n {
 		g.Go(func() error {
 			limited, cancel := context.WithTimeout(ctx, attemptTimeout)
 			defer cancel()
-			if err := try(limited, i); err != nil {
+			if err := try(limited); err != nil {
 				text := err.Error()
 				first.CompareAndSwap(nil, &text)
 				failed.Add(1)

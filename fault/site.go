@@ -30,7 +30,7 @@ type Config struct {
 	Command func(args ...string) *exec.Cmd
 	// Read reads the gateway's file in a directory, as the gateway does.
 	Read func(dir string) ([]egress.Rule, []egress.Cluster, error)
-	// Long makes the rows whose time is scaled down take all of it.
+	// Long makes the rows whose time or number is scaled down take all of it.
 	Long bool
 	// Say is told what is under way.
 	Say func(string)
@@ -99,7 +99,7 @@ func open(ctx context.Context, conf Config, row *Row, dir string) (*Site, error)
 		}
 	}
 	s.Lab, err = lab.Start(ctx, lab.Config{
-		Dir: dir, Rules: rules, Clusters: clusters, Ready: lab.Ready, Watch: s.evil.watch,
+		Dir: dir, Rules: rules, Clusters: clusters, Ready: lab.Ready, Watch: s.evil.watch, Unkept: row.Unkept,
 		Gateway: func() *exec.Cmd { return conf.Command("gateway", "run", "--config", lab.GatewayFile) },
 	})
 	if err != nil {

@@ -3,22 +3,21 @@
 package fault
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
 	"golang.org/x/sync/errgroup"
+
+	"tidegate.io/tidegate/lab"
 )
 
 // Soaked is what came of a soak.
@@ -34,8 +33,9 @@ type Soaked struct {
 	New         int64          `json:"new"`
 	NewFailed   int            `json:"newFailed"`
 	Steady      float64        `json:"steadySeconds"` // the trends are of
-	Memory      Trend          `json:"memoryBytes"`
-	Heap        Trend          `json:"heapBytes"` // what a collection of garbage left, with stacks and globals
+	Looks       int            `json:"looks"`         // and of how many looks at the process
+	Memory      Trend          `json:"memoryBytes"`   // of the machine, behind a collection of garbage, when what is free has been given back
+	Heap        Trend          `json:"heapBytes"`     // what that has left of the heap, with the goroutines' stacks
 	Goroutines  Trend          `json:"goroutines"`
 	Descriptors Trend          `json:"descriptors"`
 	Problems    []string       `json:"problems,omitempty"`
@@ -60,13 +60,20 @@ type size struct {
 }
 
 const (
-	// restless is the part of a soak in which processes come and go, one in restless. In the rest the last of them stays,
-	// for a process that is always young shows no growth.
-	restless = 4
+	// restless is the part of a soak in which processes come and go, one in restless. In the rest one has to bear all, for a
+	// process that is always young shows no growth.
+	restless = 6
 
-	// settling is how long a process grows in any case: it fills its caches, and conntrack tells it of a connection's end
-	// two minutes after that.
-	settling = 150 * time.Second
+	// A look is taken behind busy, in which faults are begun, the time that the last of them take, and quiet, in which what
+	// they have left in the process is forgotten: what is not decided in ten seconds is not remembered.
+	busy  = 10 * time.Second
+	quiet = 12 * time.Second
+
+	// betweenLooks is longer than a question to DNS, or a connection, is under way.
+	betweenLooks = 3 * time.Second
+
+	// settling is how long a process grows in any case: it fills its caches, and what it keeps of the last flows.
+	settling = 2 * time.Minute
 
 	// soakNames is how many names its look-ups are of.
 	soakNames = 1000
@@ -74,6 +81,9 @@ const (
 	// mostGrowth and mostMore are the goals: bytes of the heap, and goroutines or descriptors, in an hour.
 	mostGrowth = 1 << 20
 	mostMore   = 1
+
+	// fewestLooks is how many say something of a trend.
+	fewestLooks = 8
 )
 
 // atOnce is how many faults are under way at the same time.
@@ -96,16 +106,16 @@ func (s *Suite) Soak(ctx context.Context, d time.Duration, seed uint64) (*Soaked
 	var running sync.WaitGroup
 	running.Go(func() { site.evil.run(streams, site, false) })
 	running.Go(func() { site.new.run(streams) })
-	var sizes []size
-	running.Go(func() { sizes = site.weigh(streams) })
-
 	began := time.Now()
-	rows := slices.DeleteFunc(Rows(), func(r Row) bool { return !r.Soak })
 	random := rand.New(rand.NewPCG(seed, 0))
-	err = s.makeFaults(ctx, site, d/restless, rows, random, out)
+	faults := func(may func(*Row) bool) *bag {
+		rows := slices.DeleteFunc(Rows(), func(r Row) bool { return !r.Soak || !may(&r) })
+		return &bag{random: random, rows: rows, made: out.Faults}
+	}
+	err = s.makeFaults(ctx, site, d/restless, faults(func(*Row) bool { return true }), out)
+	var sizes []size
 	if err == nil {
-		rows = slices.DeleteFunc(rows, func(r Row) bool { return r.Ends })
-		err = s.makeFaults(ctx, site, d-d/restless, rows, random, out)
+		sizes, err = s.bear(ctx, site, d-d/restless, faults(func(r *Row) bool { return !r.Ends }), out)
 	}
 	err = errors.Join(err, pause(ctx, afterFor))
 	out.Seconds = time.Since(began).Seconds()
@@ -125,12 +135,15 @@ func (o *Soaked) judge(site *Site, sizes []size) {
 	if o.EvilPassed > 0 {
 		o.Problems = append(o.Problems, fmt.Sprintf("%d evil messages arrived: %s", o.EvilPassed, site.evil.arrived()))
 	}
+	if len(sizes) > 0 && sizes[0].pid != sizes[len(sizes)-1].pid {
+		o.Problems = append(o.Problems, "the process that had to bear all has ended, and another one followed")
+	}
 	sizes = steady(sizes)
-	const fewest = 10
-	if len(sizes) < fewest {
-		o.Problems = append(o.Problems, "too short for a trend")
-	} else {
+	if o.Looks = len(sizes); o.Looks > 0 {
 		o.Steady = (sizes[len(sizes)-1].at - sizes[0].at).Seconds()
+	}
+	if o.Looks < fewestLooks {
+		o.Problems = append(o.Problems, "too short for a trend")
 	}
 	o.Memory = trend(sizes, func(x size) float64 { return x.memory })
 	o.Heap = trend(sizes, func(x size) float64 { return x.heap })
@@ -148,33 +161,100 @@ func (o *Soaked) judge(site *Site, sizes []size) {
 	o.OK = len(o.Problems) == 0
 }
 
-// steady are the samples of the last process, without its beginning.
+// steady are the looks behind the time in which a process settles.
 func steady(sizes []size) []size {
-	if len(sizes) == 0 {
-		return nil
-	}
-	last := sizes[len(sizes)-1].pid
-	sizes = sizes[slices.IndexFunc(sizes, func(x size) bool { return x.pid == last }):]
-	from := sizes[0].at + settling
-	return slices.DeleteFunc(slices.Clone(sizes), func(x size) bool { return x.at < from })
+	return slices.DeleteFunc(slices.Clone(sizes), func(x size) bool { return x.at < settling })
 }
 
-// makeFaults makes one of the rows after the other, some at the same time, but no two of a group: there are more groups
-// than atOnce.
-func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, rows []Row, random *rand.Rand, out *Soaked) error {
-	var mu sync.Mutex // what the randomness, the counts and the choice share
-	busy := map[string]bool{}
-	next := func() *Row {
+// bear makes faults with pauses, and looks at the process in these.
+func (s *Suite) bear(ctx context.Context, site *Site, d time.Duration, faults *bag, out *Soaked) (sizes []size, err error) {
+	began := time.Now()
+	for number := range uint64(soakNames) { // or it would be long until all of them had been
+		_, _ = site.ask(ctx, 2, numberedName(number), dns.TypeA)
+	}
+	for time.Since(began) < d {
+		if err := s.makeFaults(ctx, site, busy, faults, out); err != nil {
+			return sizes, err
+		}
+		if err := pause(ctx, quiet); err != nil {
+			return sizes, err
+		}
+		x, err := site.lookTwice(ctx)
+		if err != nil {
+			return sizes, err
+		}
+		x.at = time.Since(began)
+		s.Say(fmt.Sprintf("  after %.0f s: heap %.0f kB, memory %.0f kB, %.0f goroutines, %.0f descriptors", x.at.Seconds(), x.heap/1000, x.memory/1000, x.goroutines, x.descriptors))
+		sizes = append(sizes, x)
+	}
+	return sizes, nil
+}
+
+// lookTwice returns the least of two looks, for what is under way, a question or a connection, only adds.
+func (s *Site) lookTwice(ctx context.Context) (size, error) {
+	x, err := s.look(ctx)
+	if err != nil {
+		return x, err
+	}
+	if err := pause(ctx, betweenLooks); err != nil {
+		return x, err
+	}
+	y, err := s.look(ctx)
+	return size{
+		pid: y.pid, memory: min(x.memory, y.memory), heap: min(x.heap, y.heap),
+		goroutines: min(x.goroutines, y.goroutines), descriptors: min(x.descriptors, y.descriptors),
+	}, err
+}
+
+// look looks at the gateway's size.
+func (s *Site) look(ctx context.Context) (size, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	pid := s.GatewayPID()
+	m, err := lab.AskMemory(ctx, filepath.Join(s.dir, "state"))
+	if err != nil {
+		return size{}, err
+	}
+	fds, err := descriptors(pid)
+	return size{pid: pid, memory: float64(resident(pid)), heap: m.Heap + m.Stacks, goroutines: m.Goroutines, descriptors: float64(fds)}, err
+}
+
+// A bag has faults. Each is taken once before any is taken again.
+type bag struct {
+	random *rand.Rand
+	rows   []Row
+	left   []*Row
+	made   map[string]int
+}
+
+// take takes one that may be made now, or nil.
+func (b *bag) take(may func(*Row) bool) *Row {
+	if len(b.left) == 0 {
+		for _, i := range b.random.Perm(len(b.rows)) {
+			b.left = append(b.left, &b.rows[i])
+		}
+	}
+	i := slices.IndexFunc(b.left, may)
+	if i < 0 {
+		return nil
+	}
+	r := b.left[i]
+	b.left = slices.Delete(b.left, i, i+1)
+	b.made[r.Name]++
+	return r
+}
+
+// makeFaults makes faults for d, some at the same time, but no two of a group, and returns when the last is over.
+func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, faults *bag, out *Soaked) error {
+	var mu sync.Mutex // what the bag, the problems and the choice share
+	running := map[string]bool{}
+	next := func() (r *Row, wait time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
-		for {
-			r := &rows[random.IntN(len(rows))]
-			if !busy[r.group()] {
-				busy[r.group()] = true
-				out.Faults[r.Name]++
-				return r
-			}
+		if r = faults.take(func(r *Row) bool { return !running[r.group()] }); r != nil {
+			running[r.group()] = true
 		}
+		return r, time.Duration(faults.random.IntN(int(4 * time.Second)))
 	}
 	limited, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -182,14 +262,17 @@ func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, row
 	for range atOnce {
 		g.Go(func() error {
 			for limited.Err() == nil {
-				r := next()
+				r, wait := next()
+				if r == nil {
+					_ = pause(limited, wait)
+					continue
+				}
 				began := time.Now()
 				one := *r
 				one.Times = 1
 				err := one.make(context.WithoutCancel(limited), site)
 				mu.Lock()
-				delete(busy, r.group())
-				wait := time.Duration(random.IntN(int(4 * time.Second)))
+				delete(running, r.group())
 				if err != nil && r.group() != "dns" { // whose look-ups fail while the process is away
 					out.Problems = append(out.Problems, fmt.Sprintf("%s: %v", r.Name, err))
 				}
@@ -213,66 +296,12 @@ func (s *Suite) makeFaults(ctx context.Context, site *Site, d time.Duration, row
 // group names the faults that cannot be made at the same time: there is one process, one file and one DNS.
 func (row *Row) group() string {
 	switch {
-	case row.Number <= 10 && row.Name != "route":
+	case row.Number <= 10 && row.Name != "divert":
 		return "process"
 	case strings.HasPrefix(row.Name, "dns"):
 		return "dns"
 	}
 	return row.Name
-}
-
-// weigh looks at the gateway's size until ctx is done.
-func (s *Site) weigh(ctx context.Context) (sizes []size) {
-	const every = 2 * time.Second
-	began := time.Now()
-	for pause(ctx, every) == nil {
-		pid := s.GatewayPID()
-		if pid == 0 {
-			continue
-		}
-		x := size{at: time.Since(began), pid: pid, memory: float64(resident(pid))}
-		fds, err := descriptors(pid)
-		if err != nil {
-			continue
-		}
-		x.descriptors = float64(fds)
-		if err := s.askSize(ctx, &x); err != nil {
-			continue // it is dead, or stopped
-		}
-		sizes = append(sizes, x)
-	}
-	return sizes
-}
-
-// askSize asks the gateway's metrics what only the process itself knows.
-func (s *Site) askSize(ctx context.Context, x *size) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (c net.Conn, err error) {
-		err = s.DoGateway(func() error { c, err = (&net.Dialer{}).DialContext(ctx, network, addr); return err })
-		return c, err
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9253/metrics", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	values := map[string]float64{}
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if name, text, ok := strings.Cut(lines.Text(), " "); ok {
-			values[name], _ = strconv.ParseFloat(text, 64)
-		}
-	}
-	next, percent := values["go_memstats_next_gc_bytes"], values["go_gc_gogc_percent"]
-	if values["go_goroutines"] == 0 || next == 0 {
-		return errors.New("the metrics do not say")
-	}
-	x.goroutines, x.heap = values["go_goroutines"], next/(1+percent/100)
-	return nil
 }
 
 // trend works out how one measure went. The slope is the median of those between pairs of samples, which a single large one
@@ -329,14 +358,20 @@ func (o *Soaked) markdown() string {
 	}
 	fmt.Fprintf(&b, "Soak of %.0f s with seed %d: %d faults, up to %d at a time; lost %d of %d established, evil passed %d of %d, new %d of which %d failed while something was broken.\n\n",
 		o.Seconds, o.Seed, total, atOnce, o.Lost, o.Established, o.EvilPassed, o.Evil, o.New, o.NewFailed)
-	fmt.Fprintf(&b, "Of one process, for %.0f s after its first %.0f:\n\n", o.Steady, settling.Seconds())
+	fmt.Fprintf(&b, "Of one process, %d looks in %.0f s behind its first %.0f:\n\n", o.Looks, o.Steady, settling.Seconds())
 	b.WriteString("| | start | end | most | slope per hour | with 95 % confidence |\n|---|---|---|---|---|---|\n")
 	for _, x := range []struct {
 		name string
 		Trend
 		unit float64
-	}{{"memory (MB)", o.Memory, mb}, {"heap after a collection (MB)", o.Heap, mb}, {"goroutines", o.Goroutines, 1}, {"descriptors", o.Descriptors, 1}} {
-		fmt.Fprintf(&b, "| %s | %.1f | %.1f | %.1f | %+.1f | %+.1f to %+.1f |\n", x.name, x.Start/x.unit, x.End/x.unit, x.Most/x.unit, x.PerHour/x.unit, x.Low/x.unit, x.High/x.unit)
+	}{{"heap and stacks in use (MB)", o.Heap, mb}, {"memory of the machine (MB)", o.Memory, mb}, {"goroutines", o.Goroutines, 1}, {"descriptors", o.Descriptors, 1}} {
+		fmt.Fprintf(&b, "| %s | %.2f | %.2f | %.2f | %+.2f | %+.2f to %+.2f |\n", x.name, x.Start/x.unit, x.End/x.unit, x.Most/x.unit, x.PerHour/x.unit, x.Low/x.unit, x.High/x.unit)
+	}
+	switch {
+	case o.Heap.High <= mostGrowth:
+		fmt.Fprintf(&b, "\nWhat is in use grows by less than %d MB an hour.\n", mostGrowth/mb)
+	case o.Heap.Low <= mostGrowth:
+		fmt.Fprintf(&b, "\nThat is too wide to show that what is in use grows by less than %d MB an hour: a longer soak would.\n", mostGrowth/mb)
 	}
 	for _, p := range o.Problems {
 		fmt.Fprintf(&b, "\n* %s", p)

@@ -34,6 +34,19 @@ func flushAll(c *nftables.Conn) error {
 	return c.Flush()
 }
 
+// owned reports whether a table in the gateway's box belongs to a process, and to nobody else.
+func (s *Site) owned() (owned bool, err error) {
+	const tableOwner = 2 // NFT_TABLE_F_OWNER
+	err = s.inNftables(s.GatewayBox(), func(c *nftables.Conn) error {
+		tables, err := c.ListTables()
+		for _, t := range tables {
+			owned = owned || t.Flags&tableOwner != 0
+		}
+		return err
+	})
+	return owned, err
+}
+
 // eachRule calls f for the rules of all chains in the gateway's box.
 func (s *Site) eachRule(f func(*nftables.Chain, *nftables.Rule)) error {
 	return s.inNftables(s.GatewayBox(), func(c *nftables.Conn) error {
@@ -67,36 +80,16 @@ func (s *Site) ruleHandles() (uint64, error) {
 	return h.Sum64(), err
 }
 
-// proxyTable and proxyPriority are where the gateway's policy route and rule are.
-const proxyTable = 29796
-
-// removeProxyRoute does as a program does that keeps routes of its own.
-func removeProxyRoute() error {
-	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
-		rules, err := netlink.RuleList(f)
-		if err != nil {
-			return fmt.Errorf("list policy rules: %w", err)
-		}
-		for _, r := range rules {
-			if r.Table != proxyTable {
-				continue
-			}
-			r.Family = f
-			if err := netlink.RuleDel(&r); err != nil {
-				return fmt.Errorf("remove a policy rule: %w", err)
-			}
-		}
-		routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: proxyTable}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return fmt.Errorf("list routes: %w", err)
-		}
-		for _, r := range routes {
-			if err := netlink.RouteDel(&r); err != nil {
-				return fmt.Errorf("remove a route: %w", err)
-			}
-		}
+// flushDiversion does as a program does that keeps translations of its own.
+func (s *Site) flushDiversion(c *nftables.Conn) error {
+	table := &nftables.Table{Name: "tidegate", Family: nftables.TableFamilyINet}
+	c.FlushChain(&nftables.Chain{Name: "divert", Table: table})
+	err := c.Flush()
+	if errors.Is(err, unix.EPERM) {
+		s.figure("rules removed", "none: the table is the gateway's own")
+		return nil
 	}
-	return nil
+	return err
 }
 
 // inBackground runs f until the fault is undone.

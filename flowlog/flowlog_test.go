@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"tidegate.io/tidegate/egress"
 )
@@ -101,6 +103,29 @@ func TestEveryFlowIsALine(t *testing.T) {
 		stop()
 		if s := l.Stats(); s != (Stats{Written: 2}) {
 			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestAKeptFlowDoesNotKeepItsPolicy: there may be another one each second, with a hundred thousand rules.
+func TestAKeptFlowDoesNotKeepItsPolicy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, stop := start(t, &file{})
+		defer stop()
+		rules := make([]egress.Rule, 1000)
+		rules[7].ID = "core/mcr"
+		kept := weak.Make(&rules[7])
+		f := flow("10.0.0.1:1", egress.Allow, egress.ByNameRule)
+		f.Verdict.Rule = &rules[7]
+		l.Record(f)
+		settle()
+		f, rules = egress.Flow{}, nil
+		runtime.GC()
+		if kept.Value() != nil {
+			t.Error("its rules are kept")
+		}
+		if last := l.Last(1, nil); len(last) != 1 || last[0].Verdict.Rule.ID != "core/mcr" {
+			t.Errorf("the last flow is %v", last)
 		}
 	})
 }

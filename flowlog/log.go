@@ -159,6 +159,7 @@ func (l *Log) drain(out *lines) {
 }
 
 func (l *Log) take(out *lines, f egress.Flow) {
+	f.Verdict = f.Verdict.Kept()
 	l.kept.add(f)
 	l.watch.send(f)
 	if out.add(f); len(out.buf) >= maxBuffered {

@@ -11,7 +11,7 @@
 // in exactly one way goes nowhere: a request gets 400, a response 502.
 //
 // There are two ways in. [Server.ServeTransparent] takes connections that the
-// kernel diverted (TPROXY), and sends each request to the address that the client
+// kernel diverted, and sends each request to the address that the client
 // dialled. [Server.ServeProxy] is an explicit proxy, CONNECT and
 // http:// targets, which needs no privilege; it resolves names itself, and
 // permits no tunnel whose TLS names another server than CONNECT did.

@@ -101,7 +101,7 @@ func (b *batch) counter(name string) {
 // hookNumbers are the NF_INET_* numbers of the hooks in use.
 var hookNumbers = map[string]uint32{
 	"prerouting": unix.NF_INET_PRE_ROUTING, "input": unix.NF_INET_LOCAL_IN,
-	"forward": unix.NF_INET_FORWARD, "postrouting": unix.NF_INET_POST_ROUTING,
+	"forward": unix.NF_INET_FORWARD, "output": unix.NF_INET_LOCAL_OUT, "postrouting": unix.NF_INET_POST_ROUTING,
 }
 
 func (b *batch) chain(c *Chain) {

@@ -117,13 +117,14 @@ func (c *compiler) action(s Statement) {
 			Group: s.group, Snaplen: logCopy, Data: []byte(s.prefix)})
 	case enqueue:
 		c.emit(s.expression())
-	case toProxy:
-		c.needProto(unix.IPPROTO_TCP)
-		c.emit(&expr.Immediate{Register: reg, Data: bigEndian(uint32(s.port), 2)}, &expr.TProxy{RegPort: reg})
 	case redirect:
 		c.emit(&expr.Immediate{Register: reg, Data: bigEndian(uint32(s.port), 2)}, &expr.Redir{RegisterProtoMin: reg, Flags: natProtoSpecified})
 	case masquerade:
 		c.emit(&expr.Masq{})
+	case untracked:
+		c.emit(&expr.Notrack{})
+	case setPort:
+		c.setPort(s)
 	case stripOption:
 		c.needProto(unix.IPPROTO_TCP)
 		c.raw(stripExpression(s.kind))
@@ -134,6 +135,16 @@ func (c *compiler) action(s Statement) {
 	default:
 		c.err = fmt.Errorf("statement %T has no expression", s)
 	}
+}
+
+// setPort writes a port, and what that makes of the checksum.
+func (c *compiler) setPort(s setPort) {
+	c.needProto(unix.IPPROTO_UDP)
+	at := payloads[s.field]
+	c.emit(&expr.Immediate{Register: reg, Data: bigEndian(uint32(s.port), 2)}, &expr.Payload{
+		OperationType: expr.PayloadWrite, SourceRegister: reg, Base: at.Base, Offset: at.Offset, Len: at.Len,
+		CsumType: expr.CsumTypeInet, CsumOffset: payloads[udpChecksum].Offset,
+	})
 }
 
 // natProtoSpecified is NF_NAT_RANGE_PROTO_SPECIFIED.
@@ -212,8 +223,10 @@ var payloads = map[field]expr.Payload{
 	v6Dst:          {Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16},
 	tcpDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	tcpFlags:       {Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+	udpSport:       {Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 	udpDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	udpLength:      {Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
+	udpChecksum:    {Base: expr.PayloadBaseTransportHeader, Offset: 6, Len: 2},
 	ntpMode:        {Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 1},
 	anyDport:       {Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	anyFlags:       {Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -229,7 +242,7 @@ func (c *compiler) load(f field) {
 		c.needFamily(unix.NFPROTO_IPV6)
 	case tcpDport, tcpFlags:
 		c.needProto(unix.IPPROTO_TCP)
-	case udpDport, udpLength:
+	case udpSport, udpDport, udpLength, udpChecksum:
 		c.needProto(unix.IPPROTO_UDP)
 	}
 	if p, is := payloads[f]; is {

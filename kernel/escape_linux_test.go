@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate.io/tidegate/egress"
+	"tidegate.io/tidegate/internal/netns"
 	"tidegate.io/tidegate/internal/netns/netnstest"
 )
 
@@ -76,6 +77,57 @@ func TestErrorsAboutUndecidedConnectionsDoNotPass(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSpoofedSourcesDoNotPass: a client's address counts only on the device that leads to the client. The kernel's own check of
+// sources (rp_filter) is off here, as the rules leave it: it looks every packet's source up, and with a default route refuses none.
+func TestSpoofedSourcesDoNotPass(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, false)
+	must(t, b.gateway.Do(func() error {
+		return applySysctls([]Sysctl{{Key: "net/ipv4/conf/*/rp_filter", Value: "0"}})
+	}))
+	for i, p := range prefixes("20.41.0.0/16", "2603:1020:1::/48") {
+		must(t, b.web.Route(p, netip.MustParseAddr([]string{"20.0.0.2", "2603:1020:ffff::2"}[i])))
+	}
+	b.load(nil, rule(t, "any", nil, "tcp://0.0.0.0/0:9000", "tcp://[::/0]:9000", "udp://0.0.0.0/0:9000", "udp://[::/0]:9000"))
+	for _, row := range []struct {
+		name     string
+		from     *netns.NS // who sends it
+		sources  []string
+		toServer bool
+	}{
+		{"control: a client", b.client, clientAddrs, true},
+		{"a client's address from outside", b.web, []string{"10.224.0.5", "fd00:224::5"}, false},
+		{"the gateway's address", b.client, gatewayAddrs, false},
+		{"an address of nobody's", b.client, []string{"198.51.100.7", "2001:db8::7"}, false},
+		{"a server's address", b.client, webAddrs, false},
+	} {
+		var out *Resetter
+		must(t, row.from.Do(func() (err error) { out, err = OpenResetter(); return err }))
+		defer out.Close()
+		for i, source := range row.sources {
+			for _, proto := range []uint32{protoTCP, protoUDP} {
+				see := newSniffer(t, b.web, "gw")
+				server := netip.MustParseAddr([]string{"20.40.0.10", "2603:1020::10"}[i])
+				if row.from == b.web { // it would come back to where it came from
+					server = netip.MustParseAddr([]string{"20.41.0.10", "2603:1020:1::10"}[i])
+				}
+				p := &probe{src: netip.MustParseAddr(source), dst: server, proto: proto, port: 9000, data: make([]byte, 20)}
+				if proto == protoTCP {
+					p.flags, p.data = flagSYN, nil
+				}
+				must(t, out.Send(p.packet(uint16(20000+proto))))
+				while := 200 * time.Millisecond
+				if row.toServer {
+					while = patience
+				}
+				if got := see.sees(while, fromClient); got != row.toServer {
+					t.Errorf("%s, %s to %s, protocol %d: passes %t", row.name, source, server, proto, got)
+				}
+			}
+		}
 	}
 }
 
@@ -238,6 +290,7 @@ func TestAnObservedClusterMayAskUs(t *testing.T) {
 	b := newBench(t, true)
 	b.observed()
 	b.echo(b.gateway, 5300)
+	b.echo(b.gateway, 5353)
 	b.echo(b.web, 53)
 	for i, a := range webAddrs {
 		for _, network := range []string{"tcp", "udp"} {

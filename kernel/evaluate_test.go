@@ -21,6 +21,8 @@ type probe struct {
 	v4Options  bool
 	fragment   bool
 	invalid    bool // to conntrack
+	untracked  bool // it never saw it
+	noChecksum bool // of UDP
 	reply      bool // its direction
 	related    bool // an error about its connection
 	toGateway  bool
@@ -59,12 +61,21 @@ const (
 	toSelf  fate = "to the gateway"
 )
 
-// run takes a probe through the hooks of a forwarded packet.
+// run takes a probe through the hooks on its way.
 func (m *machine) run(p *probe) fate {
-	hooks := []string{"prerouting", "forward", "postrouting"}
-	if p.toGateway {
-		hooks = []string{"prerouting", "input"}
+	if f := m.hooks(p, "prerouting"); f != passes {
+		return f
 	}
+	if !p.toGateway {
+		return m.hooks(p, "forward", "postrouting")
+	}
+	if f := m.hooks(p, "input"); f != passes {
+		return f
+	}
+	return toSelf
+}
+
+func (m *machine) hooks(p *probe, hooks ...string) fate {
 	for _, hook := range hooks {
 		var bases []*Chain
 		for _, c := range m.chains {
@@ -74,7 +85,7 @@ func (m *machine) run(p *probe) fate {
 		}
 		slices.SortFunc(bases, func(a, b *Chain) int { return a.Hook.Priority - b.Hook.Priority })
 		for _, c := range bases {
-			if c.Hook.Type == "nat" && p.invalid {
+			if c.Hook.Type == "nat" && (p.invalid || p.untracked) {
 				continue // no connection, no translation
 			}
 			switch v := m.chain(c, p, 0); {
@@ -82,13 +93,8 @@ func (m *machine) run(p *probe) fate {
 				return dropped
 			case v == "queue":
 				return queued
-			case v == "redirect":
-				return toSelf
 			}
 		}
-	}
-	if p.toGateway {
-		return toSelf
 	}
 	return passes
 }
@@ -168,13 +174,13 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 		}
 		return "", ok
 	case setMark:
-		if !p.invalid {
+		if p.tracked() {
 			p.mark = uint32(s.mark)
 		}
 	case setPacketMark:
 		p.meta = uint32(s.mark)
 	case copyMark:
-		if !p.invalid {
+		if p.tracked() {
 			p.mark = p.meta
 		}
 	case limit:
@@ -182,12 +188,15 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 	case count, report, stripOption:
 	case masquerade:
 		return accept, true
+	case untracked:
+		p.untracked = true
+	case setPort:
+		p.port = s.port
 	case enqueue:
 		return "queue", true
-	case toProxy:
-		return "", false // nobody listens
 	case redirect:
-		return "redirect", true
+		p.port, p.toGateway = s.port, true
+		return accept, true
 	case reject:
 		return drop, true
 	case verdict:
@@ -197,6 +206,9 @@ func (m *machine) statement(s Statement, p *probe) (v verdict, matches bool) {
 	}
 	return "", true
 }
+
+// tracked reports whether there is a connection that p belongs to.
+func (p *probe) tracked() bool { return !p.invalid && !p.untracked }
 
 func (p *probe) portOf(f field) (uint16, bool) {
 	return p.port, f == tcpDport && p.proto == protoTCP || f == udpDport && p.proto == protoUDP
@@ -222,6 +234,8 @@ func (p *probe) value(f field) (v uint32, ok bool) {
 		return p.flags, tcp
 	case udpLength:
 		return uint32(udpHeader + len(p.data)), udp
+	case udpChecksum:
+		return 1 - one(p.noChecksum), udp
 	case ntpMode: // of whatever transport
 		if len(p.data) == 0 {
 			return 0, false
@@ -232,14 +246,16 @@ func (p *probe) value(f field) (v uint32, ok bool) {
 		switch {
 		case p.invalid:
 			return stateInvalid, true
+		case p.untracked:
+			return stateUntracked, true
 		case p.related:
 			return stateRelated, true
 		}
 		return fresh, true
 	case ctDirection:
-		return directionReply * one(p.reply), !p.invalid
+		return directionReply * one(p.reply), p.tracked()
 	case ctMark:
-		return p.mark, !p.invalid
+		return p.mark, p.tracked()
 	case metaMark:
 		return p.meta, true
 	case fibSourceDevice:

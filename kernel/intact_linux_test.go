@@ -6,8 +6,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"tidegate.io/tidegate/internal/netns/netnstest"
 )
@@ -96,7 +100,7 @@ func (b *bench) gateHolds() {
 			b.t.Errorf("without rules %s is reached", a)
 		}
 	}
-	must(b.t, b.gateway.Do(func() error { return routes{}.apply() }))
+	must(b.t, b.gateway.Do(func() error { return gate(nil).apply() }))
 	for _, a := range webAddrs {
 		c, err := b.within(patience, "tcp", at(a, 9001))
 		if err != nil {
@@ -143,6 +147,76 @@ func TestOthersCannotRemoveRules(t *testing.T) {
 	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
 }
 
+// policyRules are those of the gateway, of both families.
+func (b *bench) policyRules() (all []netlink.Rule) {
+	must(b.t, b.gateway.Do(func() error {
+		for _, family := range ipFamilies {
+			have, err := ourRules(family)
+			if err != nil {
+				return err
+			}
+			all = append(all, have...)
+		}
+		return nil
+	}))
+	return all
+}
+
+// TestAKeptTableNeedsNoGate: while somebody has the socket, the table is nobody else's to remove, with and without a process.
+// Who lets it go leaves a gate.
+func TestAKeptTableNeedsNoGate(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	if b.load(nil); b.table.noOwner {
+		t.Skip("this kernel lets no process own a table that outlives it")
+	}
+	must(t, b.table.Close())
+	b.table = openTable(t, b.gateway) // the next version, which has it kept
+	b.table.Kept = true
+	rs := b.load(nil, rule(t, "tunnel", nil, "tcp://20.40.0.0/24:9000"))
+	b.echo(b.web, 9000)
+	b.echo(b.web, 9001)
+	if rules := b.policyRules(); len(rules) > 0 {
+		t.Errorf("policy rules that an earlier version made are left: %v", rules)
+	}
+	kept, err := b.table.File()
+	must(t, err)
+	must(t, b.table.sock.send(unreadAnswers()))
+	must(t, b.table.Close())
+	for range 2 {
+		nft(t, b.gateway, "", "flush", "ruleset")
+		must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+		if b.reach("tcp", at(webAddrs[0], 9001)) == nil {
+			t.Error("without the process the rules have gone")
+		}
+		must(t, b.gateway.Do(func() (err error) { b.table, err = AdoptTable(kept); return err }))
+		b.table.Kept = true
+		apply(t, b.gateway, b.table, rs, nil)
+		kept, err = b.table.File()
+		must(t, err)
+		if b.table.noOwner || len(b.policyRules()) > 0 {
+			t.Errorf("the next process: no owner %t, policy rules %v", b.table.noOwner, b.policyRules())
+		}
+		if intact, err := b.intact(); !intact || err != nil {
+			t.Errorf("the next process: intact %t, %v", intact, err)
+		}
+		must(t, b.table.Close())
+	}
+	must(t, b.gateway.Do(func() (err error) { b.table, err = AdoptTable(kept); return err }))
+	b.table.Kept = true
+	apply(t, b.gateway, b.table, rs, nil)
+	must(t, b.gateway.Do(b.table.Gate))
+	must(t, b.reach("tcp", at(webAddrs[0], 9000)))
+	must(t, b.table.Close())
+	nft(t, b.gateway, "", "flush", "ruleset")
+	b.gateHolds()
+}
+
+// unreadAnswers asks for a long list, of which a process that dies reads nothing.
+func unreadAnswers() []byte {
+	return message(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, unix.NFPROTO_INET, 0, nil)
+}
+
 // version is that of the kernel.
 type version struct{ major, minor int }
 
@@ -159,14 +233,14 @@ func (v version) before(major, minor int) bool {
 	return v.major < major || v.major == major && v.minor < minor
 }
 
-// TestRoutesThatOthersRemoveAreMissed: without the policy route web requests have no way to the proxy.
-func TestRoutesThatOthersRemoveAreMissed(t *testing.T) {
+// TestAGateThatOthersRemoveIsMissed: without the first of its rules nothing passes, and without others too much would.
+func TestAGateThatOthersRemoveIsMissed(t *testing.T) {
 	netnstest.Need(t)
 	b := newBench(t, true)
 	rs := b.load(nil, rule(t, "web", nil, "http://a.example:80"))
 	for _, do := range [][]string{
-		{"rule", "del", "pref", "29796"}, {"-6", "rule", "del", "pref", "29796"}, {"rule", "del", "pref", "29799"},
-		{"route", "flush", "table", "29796"}, {"-6", "route", "flush", "table", "29796"}, {"rule", "flush"},
+		{"rule", "del", "pref", "29795"}, {"-6", "rule", "del", "pref", "29796"}, {"rule", "del", "pref", "29798"},
+		{"-6", "rule", "del", "pref", "29798"}, {"rule", "del", "pref", "29799"}, {"rule", "flush"},
 	} {
 		must(t, b.gateway.Do(func() error { return exec.Command("ip", do...).Run() }))
 		if do[len(do)-1] == "flush" {
@@ -178,6 +252,30 @@ func TestRoutesThatOthersRemoveAreMissed(t *testing.T) {
 		apply(t, b.gateway, b.table, rs, nil)
 		if intact, err := b.intact(); !intact || err != nil {
 			t.Errorf("ip %v, put back: intact %t, %v", do, intact, err)
+		}
+	}
+}
+
+// TestWhatAnEarlierVersionLeftIsRemoved: it led web requests to the proxy by a policy rule and a route.
+func TestWhatAnEarlierVersionLeftIsRemoved(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, true)
+	ip := func(args ...string) string {
+		var out []byte
+		must(t, b.gateway.Do(func() (err error) { out, err = exec.Command("ip", args...).CombinedOutput(); return err }))
+		return string(out)
+	}
+	for _, family := range []string{"-4", "-6"} {
+		ip(family, "rule", "add", "pref", "29797", "fwmark", "0x6000000/0xf000000", "lookup", "29796")
+		ip(family, "route", "add", "local", "default", "dev", "lo", "table", "29796")
+	}
+	b.load(nil, rule(t, "web", nil, "http://a.example:80"))
+	for _, family := range []string{"-4", "-6"} {
+		if rules := ip(family, "rule"); strings.Contains(rules, "lookup 29796") {
+			t.Errorf("rules %s:\n%s", family, rules)
+		}
+		if routes := ip(family, "route", "show", "table", "all"); strings.Contains(routes, "29796") {
+			t.Errorf("routes %s:\n%s", family, routes)
 		}
 	}
 }

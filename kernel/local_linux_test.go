@@ -1,8 +1,8 @@
 package kernel
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -19,6 +19,7 @@ func TestNameserversAreOurs(t *testing.T) {
 	eachWay(t, func(t *testing.T, b *bench) {
 		b.load(nil)
 		b.echo(b.gateway, 5300)
+		b.echo(b.gateway, 5353)
 		b.echo(b.web, 53)
 		for i, a := range webAddrs {
 			for _, to := range []string{a, gatewayAddrs[i]} {
@@ -30,7 +31,7 @@ func TestNameserversAreOurs(t *testing.T) {
 			}
 		}
 		// The echo came from us: without our server there is none.
-		b.load(func(s *Settings) { s.DNS = 5301 })
+		b.load(func(s *Settings) { s.DNS, s.Asked = 5301, 0 })
 		for _, a := range webAddrs {
 			if b.reach("tcp", at(a, 53)) == nil || b.reach("udp", at(a, 53)) == nil {
 				t.Errorf("%s: a nameserver outside was reached", a)
@@ -45,7 +46,7 @@ func TestQuestionsAreNoNewConnections(t *testing.T) {
 	b := newBench(t, true)
 	b.load(nil)
 	b.echo(b.gateway, 5300)
-	c, err := b.dial("udp", at(gatewayAddrs[0], 53))
+	c, err := b.dial("udp", at(webAddrs[0], 53))
 	must(t, err)
 	defer c.Close()
 	buf := make([]byte, 100)
@@ -59,23 +60,47 @@ func TestQuestionsAreNoNewConnections(t *testing.T) {
 	}
 }
 
-// listenTransparent listens as the HTTP proxy does.
-func (b *bench) listenTransparent(port int) net.Listener {
+// proxy tells each client where it wanted to connect, as the HTTP proxy is told.
+func (b *bench) proxy(port int) {
 	b.t.Helper()
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		e := c.Control(func(fd uintptr) {
-			err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, 1),
-				unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1))
-		})
-		return errors.Join(e, err)
-	}}
 	var l net.Listener
 	must(b.t, b.gateway.Do(func() (err error) {
-		l, err = lc.Listen(context.Background(), "tcp", at("::", port))
+		l, err = net.Listen("tcp", at("::", port))
 		return err
 	}))
 	b.t.Cleanup(func() { l.Close() })
-	return l
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			to, err := Dialled(c.(*net.TCPConn))
+			_, _ = fmt.Fprintln(c, "proxy for", to, err)
+			c.Close()
+		}
+	}()
+}
+
+// proxied dials from a port, or from any with 0, and expects the proxy to know where.
+func (b *bench) proxied(from int, to string) {
+	b.t.Helper()
+	must(b.t, b.client.Do(func() error {
+		d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{Port: from}, Control: func(_, _ string, c syscall.RawConn) (err error) {
+			e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+			return errors.Join(e, err)
+		}}
+		c, err := d.Dial("tcp", to)
+		if err != nil {
+			return err
+		}
+		b.t.Cleanup(func() { c.Close() })
+		got, err := io.ReadAll(c)
+		if want := "proxy for " + to + " <nil>\n"; string(got) != want {
+			b.t.Errorf("got %q, want %q", got, want)
+		}
+		return err
+	}))
 }
 
 func TestHTTPGoesToTheProxy(t *testing.T) {
@@ -83,43 +108,57 @@ func TestHTTPGoesToTheProxy(t *testing.T) {
 		b.load(nil, rule(t, "web", nil, "http://a.example:80"), rule(t, "plain", nil, "tcp://20.40.0.99:80"))
 		b.echo(b.web, 80)
 		for _, a := range webAddrs {
-			// A route that is missing, or nobody there: never forwarded.
+			// Nobody there: never forwarded.
 			if err := b.reach("tcp", at(a, 80)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("%s without the proxy: %v, want a refusal", a, err)
 			}
 		}
-		l := b.listenTransparent(8080)
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = io.WriteString(c, "proxy for "+c.LocalAddr().String()+"\n")
-				c.Close()
-			}
-		}()
+		b.proxy(8080)
 		for _, a := range webAddrs {
-			c, err := b.dial("tcp", at(a, 80))
-			must(t, err)
-			got, err := io.ReadAll(c)
-			must(t, err)
-			if want := "proxy for " + at(a, 80) + "\n"; string(got) != want {
-				t.Errorf("got %q, want %q", got, want)
-			}
+			b.proxied(0, at(a, 80))
+		}
+		for _, a := range []string{"20.40.0.10", "20.40.0.11", "2603:1020::10", "2603:1020::11"} {
+			b.proxied(4321, at(a, 80)) // the proxy has one address for all of them
 		}
 		must(t, b.reach("tcp", at("20.40.0.99", 80))) // an address rule comes first
-		if err := b.reach("tcp", at(gatewayAddrs[0], 8080)); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("the transparent port itself: %v, want a refusal", err)
+		for _, a := range gatewayAddrs {
+			if err := b.reach("tcp", at(a, 8080)); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("%s: the proxy's port itself: %v, want a refusal", a, err)
+			}
 		}
 	})
+}
+
+// TestAConnectionThatBecomesOneOfTheProxyGoesNowhere: it was forwarded when it was new, and where a connection leads does not
+// change. The re-used-ports attack tries to take its way with a SYN that the policy of now gives to the proxy.
+func TestAConnectionThatBecomesOneOfTheProxyGoesNowhere(t *testing.T) {
+	netnstest.Need(t)
+	b := newBench(t, false)
+	var out *Resetter
+	must(t, b.client.Do(func() (err error) { out, err = OpenResetter(); return err }))
+	defer out.Close()
+	see := newSniffer(t, b.web, "gw")
+	for i, a := range webAddrs {
+		to := netip.MustParseAddrPort(at(a, 80))
+		b.load(nil, rule(t, "plain", nil, "tcp://0.0.0.0/0:80", "tcp://[::/0]:80"))
+		syn := tcpPacket(netip.MustParseAddrPort(at(clientAddrs[i], 4322)), to, 1, 0, flagSYN, nil, nil)
+		must(t, out.Send(syn))
+		if !see.sees(patience, fromClient) {
+			t.Errorf("control: %s is not reached by a rule for all addresses", a)
+		}
+		b.load(nil, rule(t, "web", nil, "http://a.example:80"))
+		must(t, out.Send(syn))
+		if see.sees(300*time.Millisecond, fromClient) {
+			t.Errorf("%s is reached past the proxy", a)
+		}
+	}
 }
 
 func TestTheGatewayItselfIsClosedToClients(t *testing.T) {
 	eachWay(t, func(t *testing.T, b *bench) {
 		b.load(func(s *Settings) { s.Management = netip.AddrPortFrom(netip.Addr{}, 0) },
 			rule(t, "any", nil, "tcp://0.0.0.0/0:1-65535", "tcp://[::/0]:1-65535", "udp://0.0.0.0/0:1-65535", "udp://[::/0]:1-65535"))
-		for _, port := range []int{22, 3128, 5300, 9090} {
+		for _, port := range []int{22, 3128, 5300, 5353, 9090} {
 			b.echo(b.gateway, port)
 		}
 		for _, a := range gatewayAddrs {
@@ -128,8 +167,10 @@ func TestTheGatewayItselfIsClosedToClients(t *testing.T) {
 					t.Errorf("tcp %s:%d: %v, want open %t", a, port, err, open)
 				}
 			}
-			if err := b.reach("udp", at(a, 22)); err == nil {
-				t.Errorf("udp %s:22 is open", a)
+			for _, port := range []int{22, 5353} { // the second under its own number
+				if err := b.reach("udp", at(a, port)); err == nil {
+					t.Errorf("udp %s:%d is open", a, port)
+				}
 			}
 		}
 		// From outside, what serves clients is closed too; the rest is not ours.

@@ -34,11 +34,15 @@ var (
 
 const patience = 10 * time.Second // for what is expected to happen; nothing measures it
 
-// eachWay runs f with offloads on and off.
+// eachWay runs f with offloads on and off; once the table is kept, and once there is a gate in its place.
 func eachWay(t *testing.T, f func(t *testing.T, b *bench)) {
 	netnstest.Need(t)
 	for _, gso := range []bool{true, false} {
-		t.Run(fmt.Sprintf("gso=%t", gso), func(t *testing.T) { f(t, newBench(t, gso)) })
+		t.Run(fmt.Sprintf("gso=%t", gso), func(t *testing.T) {
+			b := newBench(t, gso)
+			b.table.Kept = gso
+			f(t, b)
+		})
 	}
 }
 

@@ -10,13 +10,7 @@ import (
 	"tidegate.io/tidegate/egress"
 )
 
-const (
-	tableName = "tidegate"
-
-	// proxyTable is the routing table that holds one route, to this machine,
-	// for packets marked Proxied.
-	proxyTable = 29796
-)
+const tableName = "tidegate"
 
 // Plan works out the rules for a policy. It is pure; its errors name the cluster
 // or the rule. Every cluster of the policy needs its entry in s.Clusters.
@@ -29,7 +23,7 @@ func Plan(p *egress.Policy, s Settings) (*Ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	pl := &planner{policy: p, settings: s, marks: marks, rs: &Ruleset{Proxy: s.Transparent != 0, Sysctls: sysctls()}}
+	pl := &planner{policy: p, settings: s, marks: marks, rs: &Ruleset{Sysctls: sysctls()}}
 	pl.sharedSets(clusters)
 	pl.hooks(clusters)
 	for _, c := range clusters {
@@ -226,12 +220,13 @@ func bareSYN(op string) match {
 }
 
 var (
-	original = match{field: ctDirection, op: "==", value: directionOriginal}
-	reply    = match{field: ctDirection, op: "==", value: directionReply}
-	invalid  = match{ctState, stateInvalid, "&", stateInvalid}
-	related  = match{ctState, stateRelated, "&", stateRelated}
-	unknown  = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
-	toUs     = match{field: fibDestination, op: "==", value: addressLocal}
+	original    = match{field: ctDirection, op: "==", value: directionOriginal}
+	reply       = match{field: ctDirection, op: "==", value: directionReply}
+	invalid     = match{ctState, stateInvalid, "&", stateInvalid}
+	related     = match{ctState, stateRelated, "&", stateRelated}
+	unknown     = match{ctState, stateNew, "&", stateNew} // a packet that makes an entry of conntrack
+	isUntracked = match{ctState, stateUntracked, "&", stateUntracked}
+	toUs        = match{field: fibDestination, op: "==", value: addressLocal}
 )
 
 func port(f field, p uint16) between { return between{f, p, p} }

@@ -38,10 +38,7 @@ const (
 func (pl *planner) hooks(clusters []client) {
 	pl.normalise()
 	pl.classify()
-	if pl.settings.DNS != 0 {
-		pl.base("nameservers", "nat", "prerouting", destinationNAT, false,
-			each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "dns." + name}} })...)
-	}
+	pl.divert()
 	pl.input()
 	pl.forward()
 	pl.base("verdict", "filter", "forward", afterTheQueue, false,
@@ -67,7 +64,7 @@ func (pl *planner) hooks(clusters []client) {
 }
 
 // The shortcuts are rules that could be left out: they let an ordinary packet of a
-// connection that is decided pass in a few loads, before rules that say the same at length.
+// connection pass in a few loads, or lead it to the queue, before rules that say the same at length.
 // Fields of a protocol are compared in packets of any: of another they hold something
 // else, and it takes the long way, or what the rules behind do with it is to accept it.
 var shortcuts = struct{ normalise, classify, forward []Rule }{
@@ -79,8 +76,11 @@ var shortcuts = struct{ normalise, classify, forward []Rule }{
 	},
 	// Only a bare SYN changes what has been allowed.
 	classify: []Rule{{ctIs(Allowed), match{anyFlags, openingFlags, "!=", flagSYN}, accept}},
-	// A packet that conntrack does not vouch for has no such mark.
-	forward: []Rule{{ctIs(Allowed), match{field: anyDport, op: "!=", value: ntpPort}, accept}},
+	// A packet that conntrack does not vouch for has no such marks.
+	forward: []Rule{
+		{ctIs(Allowed), match{field: anyDport, op: "!=", value: ntpPort}, accept},
+		{ctIs(Held), proto(protoTCP), goTo("held")}, // an error about it is no TCP
+	},
 }
 
 // normalise drops what two receivers could read differently, before conntrack
@@ -88,7 +88,7 @@ var shortcuts = struct{ normalise, classify, forward []Rule }{
 func (pl *planner) normalise() {
 	odd := goTo(pl.deny(egress.InvalidPacket, drop))
 	v4, v6 := in{v4Src, "enforced.v4"}, in{v6Src, "enforced.v6"}
-	pl.base("normalise", "filter", "prerouting", beforeDefrag, false, slices.Concat(shortcuts.normalise, []Rule{
+	pl.base("normalise", "filter", "prerouting", beforeDefrag, false, slices.Concat(pl.asked(), shortcuts.normalise, []Rule{
 		{v4, match{v4Fragment, fragmentBits, "!=", 0}, match{field: v4Protocol, op: "==", value: protoTCP}, odd},
 		{v4, match{field: v4HeaderLength, op: ">", value: plainHeaderSize}, odd},
 		{v6, match{field: v6FragmentProtocol, op: "==", value: protoTCP}, odd},
@@ -110,15 +110,25 @@ func (pl *planner) classify() {
 			// a new one, or a client that keeps its port would never be permitted again.
 			{proto(protoUDP), ctIs(Cut), original, setMark{}},
 			{ctIs(Undecided), original, goTo("new")},
-			{ctIs(Proxied), original, goTo("proxied")},
 		})
 	pl.base("classify", "filter", "prerouting", beforeRouting, false, rules...)
 	pl.chain("new", append(pl.tooFresh(), each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "new." + name}} })...)...)
-	var proxied []Rule
+}
+
+// divert leads web requests and questions to the gateway's own servers. The kernel asks here
+// once for each connection, and conntrack does the same with the rest of it. A connection that
+// becomes Proxied later is not led anywhere, and is refused by the forward hook.
+func (pl *planner) divert() {
+	var rules []Rule
 	if p := pl.settings.Transparent; p != 0 {
-		proxied = []Rule{{proto(protoTCP), toProxy{p}, setPacketMark{NewMark(Proxied, 0)}, accept}}
+		rules = append(rules, Rule{ctIs(Proxied), proto(protoTCP), redirect{p}})
 	}
-	pl.chain("proxied", proxied...) // what no socket takes is refused by the forward hook
+	if pl.settings.DNS != 0 {
+		rules = append(rules, each(func(name string, src, _ field) Rule { return Rule{goFrom{src, "dns." + name}} })...)
+	}
+	if len(rules) > 0 {
+		pl.base("divert", "nat", "prerouting", destinationNAT, false, rules...)
+	}
 }
 
 // tooFresh keeps one enforced client from filling conntrack: an entry of a connection that
@@ -134,10 +144,11 @@ func (pl *planner) tooFresh() []Rule {
 // input protects the gateway itself from its clients. Others are the machine's
 // own affair, but for the ports that serve clients.
 func (pl *planner) input() {
-	var rules []Rule
+	rules := []Rule{{loopback{}, accept}}
+	if p := pl.settings.Transparent; p != 0 {
+		rules = append(rules, Rule{ctIs(Proxied), port(tcpDport, p), accept})
+	}
 	rules = append(rules,
-		Rule{loopback{}, accept},
-		Rule{packetIs(Proxied), accept},
 		Rule{reply, accept},
 		Rule{proto(protoICMP), accept},
 		Rule{proto(protoICMPv6), accept},
@@ -145,6 +156,10 @@ func (pl *planner) input() {
 	rules = append(rules, fromSource("clients", goTo("serve"))...)
 	rules = append(rules, Rule{linkLocal{}, goTo("serve")})
 	var serve []Rule
+	if p := pl.settings.Asked; p != 0 {
+		serve = append(serve, Rule{port(udpDport, p), isUntracked, accept}) // under its own port nobody asks
+		rules = append(rules, Rule{port(udpDport, p), drop})
+	}
 	for _, p := range []struct {
 		field field
 		port  uint16
@@ -152,7 +167,7 @@ func (pl *planner) input() {
 		if p.port == 0 {
 			continue
 		}
-		if p.port != pl.settings.Transparent { // which is reached by the route alone
+		if p.port != pl.settings.Transparent { // which only what is diverted reaches
 			serve = append(serve, Rule{port(p.field, p.port), accept})
 		}
 		rules = append(rules, Rule{port(p.field, p.port), drop}) // no resolver or proxy for the world

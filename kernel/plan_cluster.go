@@ -243,7 +243,7 @@ func (pl *planner) portRules(c client, g group, p egress.Proto) (rules []Rule) {
 	case c.Observe:
 		then[1] = setMark{NewMark(Watched, 0)}
 	case p == egress.HTTP:
-		then[1], then[2] = setMark{NewMark(Proxied, 0)}, goTo("proxied")
+		then[1] = setMark{NewMark(Proxied, 0)}
 	}
 	if g.from == nil {
 		return []Rule{then}

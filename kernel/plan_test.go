@@ -61,7 +61,7 @@ func numbers(p *egress.Policy) func(string) uint32 {
 func settings(p *egress.Policy, clusters ...Cluster) Settings {
 	return Settings{
 		Clusters: clusters, Number: numbers(p),
-		DNS: 5300, Transparent: 8080, Explicit: 3128, Management: netip.MustParseAddrPort("10.9.0.1:9090"),
+		DNS: 5300, Asked: 5353, Transparent: 8080, Explicit: 3128, Management: netip.MustParseAddrPort("10.9.0.1:9090"),
 		Queue: 100, Queues: 2, Observe: 110, Log: 100, Masquerade: true,
 		Features: Features{StripOption: true, InnerHeader: true},
 	}
@@ -98,7 +98,7 @@ func goldenPlans(t testing.TB) map[string]*Ruleset {
 	observed := settings(two, inside, Cluster{Name: "Test_1.x", Observe: true})
 	observed.Masquerade = false
 	bare := settings(empty, inside)
-	bare.DNS, bare.Transparent, bare.Explicit, bare.Management, bare.Queues, bare.Features = 0, 0, 0, netip.AddrPort{}, 1, Features{NativeQueue: true}
+	bare.DNS, bare.Asked, bare.Transparent, bare.Explicit, bare.Management, bare.Queues, bare.Features = 0, 0, 0, 0, netip.AddrPort{}, 1, Features{NativeQueue: true}
 	return map[string]*Ruleset{
 		"empty":    plan(t, empty, bare),
 		"ordinary": plan(t, ordinary, settings(ordinary, inside)),

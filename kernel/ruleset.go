@@ -8,15 +8,15 @@ import (
 )
 
 // Ruleset is everything that the kernel has to hold for a policy: the content of
-// the table "inet tidegate", the route of the transparent proxy, and settings.
+// the table "inet tidegate", the gate, and settings.
 // It is a value: the same policy and settings give the same text.
 type Ruleset struct {
 	Counters []string // named counters, one for each reason that the rules can give
 	Sets     []Set
 	Chains   []Chain
-	Proxy    bool // a policy route brings packets marked Proxied to local sockets
 	// Gate are the clients whose packets are not forwarded when the rules have not seen
-	// them, because there are none any more: a policy rule sees to it.
+	// them, because there are none any more: a policy rule sees to it, where others can
+	// remove the table.
 	Gate    []netip.Prefix
 	Sysctls []Sysctl
 
@@ -33,7 +33,7 @@ type Chain struct {
 // Hook is where the kernel enters a chain.
 type Hook struct {
 	Type     string // filter or nat
-	Name     string // prerouting, input, forward, postrouting
+	Name     string // prerouting, input, forward, output, postrouting
 	Priority int
 	Drop     bool // the policy: what no rule decides is dropped
 }

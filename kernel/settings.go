@@ -14,6 +14,7 @@ type Settings struct {
 
 	// Ports on the gateway itself; 0 is "not there".
 	DNS         uint16 // takes every client's port 53, UDP and TCP; without it clients reach no resolver outside
+	Asked       uint16 // takes what clients ask the gateway itself by UDP, past conntrack; its answers leave from port 53
 	Transparent uint16 // the HTTP proxy's transparent socket; without it ports of HTTP rules are refused
 	Explicit    uint16 // the HTTP proxy that clients are configured for
 

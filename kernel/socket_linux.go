@@ -45,6 +45,23 @@ func adoptSocket(f *os.File) (*socket, error) {
 	return &socket{file: f, raw: raw}, nil
 }
 
+// drain throws away what another process was still to read.
+func (s *socket) drain() error {
+	buf := make([]byte, 1<<16)
+	for {
+		err := s.control(func(fd int) error {
+			_, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+			return err
+		})
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS):
+			return fmt.Errorf("netlink socket: %w", err)
+		}
+	}
+}
+
 // duplicate is the socket for another process to adopt. What the kernel has bound to it
 // stays bound for as long as anybody has it open.
 func (s *socket) duplicate() (*os.File, error) {

@@ -16,9 +16,11 @@ const (
 	v6Src
 	v6Dst
 	tcpDport
+	udpSport
 	udpDport
 	tcpFlags
 	udpLength
+	udpChecksum
 	ntpMode
 	ctState
 	ctDirection
@@ -55,9 +57,11 @@ var fields = [numFields]struct {
 	v6Src:              {"ip6 saddr", 16},
 	v6Dst:              {"ip6 daddr", 16},
 	tcpDport:           {"tcp dport", 2},
+	udpSport:           {"udp sport", 2},
 	udpDport:           {"udp dport", 2},
 	tcpFlags:           {"tcp flags", 1},
 	udpLength:          {"udp length", 2},
+	udpChecksum:        {"udp checksum", 2},
 	ntpMode:            {"@th,64,8", 1},
 	ctState:            {"ct state", 4},
 	ctDirection:        {"ct direction", 1},
@@ -82,7 +86,7 @@ var fields = [numFields]struct {
 const (
 	protoICMP, protoTCP, protoUDP, protoICMPv6 = 1, 6, 17, 58
 
-	stateInvalid, stateRelated, stateNew = 1, 4, 8
+	stateInvalid, stateRelated, stateNew, stateUntracked = 1, 4, 8, 64
 
 	directionOriginal, directionReply = 0, 1
 
@@ -108,7 +112,7 @@ func (m match) text() string {
 	value, f := fmt.Sprint(m.value), fields[m.field].text
 	switch m.field {
 	case ctState:
-		return f + " " + map[uint32]string{stateInvalid: "invalid", stateRelated: "related", stateNew: "new"}[m.value]
+		return f + " " + map[uint32]string{stateInvalid: "invalid", stateRelated: "related", stateNew: "new", stateUntracked: "untracked"}[m.value]
 	case ctDirection:
 		return f + " " + [...]string{"original", "reply"}[m.value]
 	case fibDestination:
@@ -257,19 +261,29 @@ func (q enqueue) text() string {
 	return s
 }
 
-// toProxy gives the packet to the transparent socket on port, and redirect to the
-// gateway's own address on port. toProxy does not match when nobody listens.
-type (
-	toProxy  struct{ port uint16 }
-	redirect struct{ port uint16 }
-)
+// redirect gives the connection to the gateway's own address on port.
+type redirect struct{ port uint16 }
 
-func (t toProxy) text() string  { return fmt.Sprintf("tproxy to :%d", t.port) }
 func (r redirect) text() string { return fmt.Sprintf("redirect to :%d", r.port) }
 
 type masquerade struct{}
 
 func (masquerade) text() string { return "masquerade" }
+
+// untrack keeps conntrack from seeing the packet, and setPort writes one of its ports,
+// without remembering what it was.
+type (
+	untracked struct{}
+	setPort   struct {
+		field field
+		port  uint16
+	}
+)
+
+var untrack untracked
+
+func (untracked) text() string { return "notrack" }
+func (s setPort) text() string { return fmt.Sprintf("%s set %d", fields[s.field].text, s.port) }
 
 // stripOption overwrites a TCP option with padding.
 type stripOption struct{ kind uint8 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -13,10 +14,15 @@ import (
 // called from many goroutines at once; Apply and Remove have to be called in the
 // namespace itself, for its settings and routes.
 type Table struct {
+	// Kept says that somebody who outlives the process has File open as well, so that the
+	// table stays the socket's own. It must be set before Apply, and not change.
+	Kept bool
+
 	mu      sync.Mutex // guards what follows: one question at a time
 	sock    *socket
 	applied []oldChain // what the last Apply left behind
-	routes  routes     // and what it made of them
+	clients gate       // whom it enforces,
+	gate    gate       // and who of them are guarded beside the table
 	noOwner bool       // the kernel does not let a process own a table that outlives it
 
 	openings openings
@@ -37,6 +43,23 @@ func OpenTable() (*Table, error) {
 	return &Table{sock: s}, nil
 }
 
+// AdoptTable goes on with the socket to which the table belongs (File) of a process that does
+// not use it any more. It owns f then.
+func AdoptTable(f *os.File) (*Table, error) {
+	s, err := adoptSocket(f)
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	if err := s.drain(); err != nil {
+		return nil, errors.Join(fmt.Errorf("nftables: %w", err), s.close())
+	}
+	return &Table{sock: s}, nil
+}
+
+// File is a duplicate of the socket, to which the table belongs for as long as anybody has it
+// open.
+func (t *Table) File() (*os.File, error) { return t.sock.duplicate() }
+
 // Close closes the connection; the table stays.
 func (t *Table) Close() error { return t.sock.close() }
 
@@ -45,7 +68,7 @@ func (t *Table) Close() error { return t.sock.close() }
 const attempts = 5
 
 // Apply makes the kernel hold rs: the table in one transaction, which leaves the
-// old rules in force when it fails, then the proxy's route, and the settings. Of
+// old rules in force when it fails, then the policy rules, and the settings. Of
 // the learned addresses it keeps those that are among open, with their timeouts,
 // adds the others of open, and removes the rest; so open has to be everything
 // that rs.Learn gives for the bindings that hold. Counters go on.
@@ -64,11 +87,23 @@ func (t *Table) Apply(rs *Ruleset, open []Element) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes = routes{rs.Proxy, rs.Gate}
-	if err := t.routes.apply(); err != nil {
+	t.clients, t.gate = rs.Gate, rs.Gate
+	if t.Kept && !t.noOwner {
+		t.gate = nil // nobody else can remove the table
+	}
+	if err := t.gate.apply(); err != nil {
 		return err
 	}
 	return applySysctls(rs.Sysctls)
+}
+
+// Gate makes the policy rules without which all would pass if somebody else removed the table,
+// as is possible when it is nobody's any more.
+func (t *Table) Gate() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gate = t.clients
+	return t.gate.apply()
 }
 
 func (t *Table) replace(rs *Ruleset, open []Element) error {
@@ -141,7 +176,7 @@ func (b *batch) fill(rs *Ruleset) error {
 	return nil
 }
 
-// Intact reports whether the chains, the number of their rules, and the policy routes are
+// Intact reports whether the chains, the number of their rules, and the policy rules are
 // those of the last Apply. It has to be called in the namespace itself. Others can flush them, and then nothing is refused any more: services
 // that load rules of their own begin with "flush ruleset".
 func (t *Table) Intact() (bool, error) {
@@ -153,7 +188,7 @@ func (t *Table) Intact() (bool, error) {
 			return false, fmt.Errorf("nftables: list: %w", err)
 		}
 		if slices.Equal(now, t.applied) {
-			return t.routes.intact()
+			return t.gate.intact()
 		}
 	}
 	return false, nil
@@ -262,8 +297,8 @@ func (t *Table) Remove() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes = routes{}
-	if err := t.routes.apply(); err != nil {
+	t.gate = nil
+	if err := t.gate.apply(); err != nil {
 		return err
 	}
 	err := t.send(func(b *batch) error { // which makes one, so that there is one to delete

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// String returns the text form: what nft -f reads, with the proxy's route and
+// String returns the text form: what nft -f reads, with the gate and
 // the settings as comments. The queue statement stands for the NFQUEUE target
 // too, for which nft has no syntax.
 func (rs *Ruleset) String() string {
@@ -23,12 +23,8 @@ func (rs *Ruleset) String() string {
 		c.write(&b)
 	}
 	b.WriteString("}\n")
-	if rs.Proxy {
-		fmt.Fprintf(&b, "# rule: fwmark %#x/%#x lookup %d\n# route: local default dev lo table %d\n",
-			uint32(NewMark(Proxied, 0)), uint32(stateMask), proxyTable, proxyTable)
-	}
 	for _, p := range rs.Gate {
-		fmt.Fprintf(&b, "# rule: from %s, not fwmark %#x/%#x, not by the machine itself: blackhole\n", p, uint32(seen), uint32(seen))
+		fmt.Fprintf(&b, "# rule: from %s, not fwmark %#x/%#x, not by the machine itself: blackhole (where others can remove the table)\n", p, uint32(seen), uint32(seen))
 	}
 	for _, s := range rs.Sysctls {
 		fmt.Fprintf(&b, "# %s = %s", s.Key, s.Value)

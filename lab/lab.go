@@ -41,6 +41,8 @@ type Config struct {
 	APIServer func(c net.Conn)
 	// Watch is told what the servers see, as [Record] has it.
 	Watch func(*Seen)
+	// Unkept leaves the gateway without a [Keeper], as one that is started by hand.
+	Unkept bool
 	// NoGSO makes every packet one that a wire would carry. With GSO on, veth carries a whole ClientHello as one.
 	NoGSO bool
 	// Peers starts OpenSSL and nginx behind the names that [AttackRules] permits, as far as they are installed.
@@ -63,7 +65,8 @@ type Lab struct {
 
 	mu      sync.Mutex
 	gateway *process
-	room    *room // the gateway's
+	keepers []*Keeper // of the units that have run, the newest last
+	room    *room     // the gateway's
 	apart   []*Node
 	outside []*room
 }
@@ -241,6 +244,9 @@ func (l *Lab) Environ(env []string) []string {
 // Close ends everything in the lab and waits for it.
 func (l *Lab) Close() {
 	l.KillGateway()
+	for _, k := range l.keepers {
+		_ = k.Close()
+	}
 	if l.server != nil {
 		l.server.Close()
 	}

@@ -23,6 +23,16 @@ type process struct {
 	err  error         // valid then
 }
 
+// runs reports whether it has not ended.
+func (p *process) runs() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
 // ended is how the process ended.
 func (p *process) ended() error {
 	if p.err == nil {
@@ -108,6 +118,9 @@ func (l *Lab) startGateway(args ...string) (*process, error) {
 	cmd := l.conf.Gateway()
 	cmd.Args = append(cmd.Args, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.conf.Dir, out, out
+	if err := l.attend(cmd); err != nil {
+		return nil, err
+	}
 	if err := l.room.start(cmd); err != nil {
 		return nil, fmt.Errorf("start the gateway: %w", err)
 	}
@@ -117,6 +130,23 @@ func (l *Lab) startGateway(args ...string) (*process, error) {
 	l.gateway = p
 	l.mu.Unlock()
 	return p, nil
+}
+
+// attend gives a process the keeper of the one before, or where that runs one of its own, as it has that is another unit.
+func (l *Lab) attend(cmd *exec.Cmd) error {
+	if l.conf.Unkept {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.keepers) == 0 || l.gateway != nil && l.gateway.runs() {
+		k, err := NewKeeper()
+		if err != nil {
+			return err
+		}
+		l.keepers = append(l.keepers, k)
+	}
+	return l.keepers[len(l.keepers)-1].Attend(cmd)
 }
 
 func (l *Lab) waitReady(ctx context.Context, p *process) error {

@@ -5,6 +5,7 @@ package lab
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -95,6 +96,20 @@ func retryTactics() []tactic {
 		})
 	}
 	return all
+}
+
+// SecondHellos are the tactics of second hellos against OpenSSL alone, which takes another name, over and over.
+func SecondHellos(times int) Kind {
+	return Kind{Name: "second hellos", tactics: func() (all []tactic) {
+		for i := range times {
+			for _, t := range retryTactics() {
+				t.name = fmt.Sprintf("%s, time %d", t.name, i+1)
+				t.fits = func(s shape) bool { return notTLS12(s) && serverOf(s.name) == serverOpenSSL }
+				all = append(all, t)
+			}
+		}
+		return all
+	}}
 }
 
 func notTLS12(s shape) bool { return s.kind != tls12 }

@@ -75,6 +75,7 @@ func (s *Server) ServeControl(ctx context.Context, l net.Listener) error {
 		}
 		s.status(w, r)
 	})
+	mux.HandleFunc("POST /collect", collect)
 	return serve(ctx, l, mux)
 }
 

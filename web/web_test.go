@@ -103,6 +103,8 @@ func TestPages(t *testing.T) {
 		{"no limit", "GET", management + "/flows?limit=0", "", 400, "limit"},
 		{"a reload", "POST", control + "/reload", "", 200, "\"policy\": \"abc\""},
 		{"a reload needs POST", "GET", control + "/reload", "", 405, ""},
+		{"nobody from outside makes it collect", "POST", management + "/collect", "", 404, ""},
+		{"what it needs of memory", "POST", control + "/collect", "", 200, `"goroutines": `},
 		{"the control socket tells as well", "GET", control + "/status", "anything", 200, "abc"},
 	} {
 		code, body := ask(t, tt.method, tt.url, tt.host)

@@ -65,7 +65,7 @@ made on this machine.`,
 	flags := cmd.Flags()
 	flags.BoolVar(&f.list, "list", false, "list the faults, and make none")
 	flags.BoolVar(&f.quick, "quick", false, "only the quick ones, and few times")
-	flags.BoolVar(&f.long, "long", false, "where a time is scaled down, take all of it (35 minutes)")
+	flags.BoolVar(&f.long, "long", false, "where a time or a number is scaled down, take all of it (35 minutes of silence)")
 	flags.IntVar(&f.times, "times", 0, "make each fault so many times, instead of as many as the table says")
 	flags.DurationVar(&f.soak, "soak", 0, "make faults at random for so long")
 	flags.Uint64Var(&f.seed, "seed", 0, "of the randomness of --soak; default: another one each time, printed")

@@ -88,6 +88,19 @@ func bindings(t *testing.T, n int) (bs []egress.Binding) {
 	return bs
 }
 
+// A tunnel may live for days, and a policy can have a hundred thousand rules.
+func TestATunnelDoesNotKeepThePolicyThatPermittedIt(t *testing.T) {
+	b := enforcing(t, config.Enforce, egress.Rule{ID: "any", To: []egress.Endpoint{egress.MustParseEndpoint("tcp://20.0.0.0/8:443")}})
+	c, err := egress.ParseConn("tcp 10.224.0.4:1 > 20.1.2.3:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.decideHTTP(t.Context(), c).Verdict.Rule
+	if r == nil || r.ID != "any" || r == &b.now.Load().policy.Rules()[0] {
+		t.Errorf("its rule is %+v", r)
+	}
+}
+
 // A journal that cannot be written is no reason to deny, nor to try at each answer.
 func TestAJournalThatCannotBeWritten(t *testing.T) {
 	dir := t.TempDir()

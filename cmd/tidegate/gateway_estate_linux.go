@@ -38,7 +38,12 @@ const logName = "denials"
 
 func queueName(number uint16) string { return fmt.Sprintf("queue %d", number) }
 
-func (e *estate) add(name string, fd int) { e.files[name] = os.NewFile(uintptr(fd), name) }
+func (e *estate) add(name string, fd int) {
+	if e.files == nil {
+		e.files = map[string]*os.File{}
+	}
+	e.files[name] = os.NewFile(uintptr(fd), name)
+}
 
 // take returns what the predecessor had by a name, or nil. Who takes it closes it.
 func (e *estate) take(name string) *os.File {
@@ -111,6 +116,14 @@ func (b *box) estateFor(h *handover) (*estate, error) {
 		}
 		left.files[logName] = f
 	}
+	if b.enforcing() {
+		f, err := b.table.File()
+		if err != nil {
+			left.drop()
+			return nil, err
+		}
+		left.files[tableName] = f
+	}
 	for name := range left.files {
 		h.Sockets = append(h.Sockets, name)
 	}
@@ -170,9 +183,7 @@ func (b *box) pauseClients() {
 	for _, p := range b.paused {
 		p.pause()
 	}
-	for _, c := range b.dns.UDP {
-		_ = c.SetReadDeadline(time.Unix(1, 0))
-	}
+	b.dns.Pause()
 }
 
 // pausable is a listener that stops to accept without an error. What it has accepted goes on.
@@ -203,11 +214,9 @@ func (p *pausable) Close() error {
 	return p.TCPListener.Close()
 }
 
-// listener opens a listener of TCP. control may be nil.
-func listener(network, address string, control func(network, address string, c syscall.RawConn) error) func() (net.Listener, error) {
-	return func() (net.Listener, error) {
-		return (&net.ListenConfig{Control: control}).Listen(context.Background(), network, address)
-	}
+// listener opens a listener of TCP.
+func listener(network, address string) func() (net.Listener, error) {
+	return func() (net.Listener, error) { return net.Listen(network, address) }
 }
 
 // listenTCP takes the predecessor's listener, or opens one.
@@ -227,23 +236,35 @@ func (b *box) listenTCP(name string, open func() (net.Listener, error)) (net.Lis
 	return p, nil
 }
 
-// listenUDP is listenTCP for datagrams.
-func (b *box) listenUDP(name string, at netip.AddrPort) (*net.UDPConn, error) {
+// listenUDP is listenTCP for datagrams. The DNS server closes what it is given, so the next process gets a copy: in blocking
+// mode, lest Go's poller watch the socket by it.
+func (b *box) listenUDP(name, network string, at netip.AddrPort, open *closers) error {
 	name = "udp " + name
 	var c *net.UDPConn
 	if f := b.take(name); f != nil {
 		defer f.Close()
 		pc, err := net.FilePacketConn(f)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c = pc.(*net.UDPConn)
 	} else {
 		var err error
-		if c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err != nil {
-			return nil, err
+		if c, err = net.ListenUDP(network, net.UDPAddrFromAddrPort(at)); err != nil {
+			return err
 		}
 	}
-	b.leave(name, c)
-	return c, nil
+	open.add(c)
+	b.dns.UDP = append(b.dns.UDP, c)
+	fd, err := duplicate(c)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	kept := os.NewFile(uintptr(fd), name)
+	open.add(kept)
+	b.leave(name, kept)
+	return nil
 }

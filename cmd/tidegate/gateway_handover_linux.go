@@ -117,9 +117,6 @@ func (b *box) give(ctx context.Context, c *net.UnixConn, stop func()) error {
 		}
 		h.Followers[q.number] = &saved
 	}
-	if b.enforcing() {
-		_ = b.table.Close() // one process has it at a time
-	}
 	if err := send(c, &h, left); err != nil {
 		return b.takeBack(left, err)
 	}
@@ -128,6 +125,9 @@ func (b *box) give(ctx context.Context, c *net.UnixConn, stop func()) error {
 		return b.takeBack(left, err)
 	}
 	left.drop()
+	if err := b.forgetTable(); err != nil { // the other has it kept for itself
+		b.log.Error("hand over", "err", err)
+	}
 	b.log.Info("handed over", "requests", b.http.Conns())
 	b.linger(ctx)
 	return errHandedOver

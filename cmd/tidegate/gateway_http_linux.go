@@ -10,6 +10,7 @@ import (
 	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/egress"
 	"tidegate.io/tidegate/httpproxy"
+	"tidegate.io/tidegate/kernel"
 )
 
 var everyone = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
@@ -32,6 +33,35 @@ func (b *box) proxy() *httpproxy.Server {
 	}
 }
 
+// diverted is the listener of the connections that the kernel leads to the proxy: the own
+// address of each is the one that its client dialled.
+type diverted struct{ net.Listener }
+
+// Accept leaves a connection whose destination cannot be told with the listener's address,
+// from which the proxy refuses it.
+func (d diverted) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp, is := c.(*net.TCPConn)
+	if !is {
+		return c, nil
+	}
+	to, err := kernel.Dialled(tcp)
+	if err != nil {
+		return c, nil
+	}
+	return divertedConn{tcp, net.TCPAddrFromAddrPort(to)}, nil
+}
+
+type divertedConn struct {
+	*net.TCPConn
+	dialled net.Addr
+}
+
+func (c divertedConn) LocalAddr() net.Addr { return c.dialled }
+
 // decideHTTP judges a request, with what DNS told the client's cluster.
 func (b *box) decideHTTP(_ context.Context, c egress.Conn) egress.Flow {
 	now, at := b.now.Load(), time.Now()
@@ -52,7 +82,7 @@ func (b *box) decideHTTP(_ context.Context, c egress.Conn) egress.Flow {
 			c.Bound = b.bindings.Names(at, cluster.Name, c.Dst.Addr())
 		}
 	}
-	f.Cluster, f.Conn, f.Verdict = cluster.Name, c, now.policy.Decide(c)
+	f.Cluster, f.Conn, f.Verdict = cluster.Name, c, now.policy.Decide(c).Kept() // by a tunnel, for days
 	f.Observed = cluster.Mode == config.Observe && f.Verdict.Action == egress.Deny
 	return f
 }

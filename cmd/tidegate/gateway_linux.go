@@ -19,7 +19,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"tidegate.io/tidegate/config"
 	"tidegate.io/tidegate/dnsproxy"
@@ -34,6 +33,7 @@ import (
 // which a dead process left in the kernel lead to the next one.
 const (
 	dnsPort         = 15053
+	askedPort       = 15054 // of the same server, past conntrack
 	transparentPort = 15080
 	firstQueue      = 15300
 	observeQueue    = 15299
@@ -165,6 +165,7 @@ func runGateway(ctx context.Context, path string, g *config.Gateway, log *slog.L
 			return err
 		}
 	}
+	from.addKept()
 	for {
 		b := &box{estate: from, path: path, log: log, started: time.Now()}
 		err := b.run(ctx, g, stdout, how)
@@ -203,8 +204,8 @@ func (b *box) run(ctx context.Context, g *config.Gateway, stdout io.Writer, how 
 	case errors.Is(err, errHandedOver):
 		return nil
 	case errors.Is(err, errTakenBack):
-	case how.flush:
-		err = errors.Join(err, b.table.Remove())
+	case b.enforcing():
+		err = errors.Join(err, b.leaveTable(how.flush))
 	}
 	return err
 }
@@ -292,10 +293,18 @@ func (b *box) openKernel(open *closers) (err error) {
 	} else if b.features, err = kernel.Probe(); err != nil {
 		return err
 	}
-	if b.table, err = kernel.OpenTable(); err != nil {
+	if f := b.take(tableName); f != nil {
+		b.table, err = kernel.AdoptTable(f)
+	} else {
+		b.table, err = kernel.OpenTable()
+	}
+	if err != nil {
 		return err
 	}
 	open.add(b.table)
+	if err := b.keepTable(); err != nil {
+		return err
+	}
 	if b.resets, err = kernel.OpenResetter(); err != nil {
 		return err
 	}
@@ -362,15 +371,15 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	addrs := g.Listen
 	if b.enforcing() {
 		addrs = append([]netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), dnsPort)}, addrs...)
-	}
-	for _, a := range addrs {
-		udp, err := b.listenUDP("dns "+a.String(), a)
-		if err != nil {
+		if err := b.listenAsked(open); err != nil {
 			return s, err
 		}
-		b.dns.UDP = append(b.dns.UDP, udp)
-		open.add(udp)
-		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String(), nil))
+	}
+	for _, a := range addrs {
+		if err := b.listenUDP("dns "+a.String(), "udp", a, open); err != nil {
+			return s, err
+		}
+		tcp, err := b.listenTCP("dns "+a.String(), listener("tcp", a.String()))
 		if err != nil {
 			return s, err
 		}
@@ -383,12 +392,12 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 		}
 	}
 	if g.Proxy.IsValid() {
-		if s.explicit, err = b.listenTCP("proxy", listener("tcp", g.Proxy.String(), nil)); err != nil {
+		if s.explicit, err = b.listenTCP("proxy", listener("tcp", g.Proxy.String())); err != nil {
 			return s, err
 		}
 		open.add(s.explicit)
 	}
-	if s.management, err = b.listenTCP("management", listener("tcp", g.Management.String(), nil)); err != nil {
+	if s.management, err = b.listenTCP("management", listener("tcp", g.Management.String())); err != nil {
 		return s, err
 	}
 	open.add(s.management)
@@ -403,32 +412,31 @@ func (b *box) listen(g *config.Gateway, open *closers) (s sockets, err error) {
 	return s, nil
 }
 
+// listenAsked opens the sockets of questions that are sent to the gateway itself, one for each family: a socket of both costs
+// each IPv4 datagram more.
+func (b *box) listenAsked(open *closers) error {
+	for network, any := range map[string]netip.Addr{"udp4": netip.IPv4Unspecified(), "udp6": netip.IPv6Unspecified()} {
+		err := b.listenUDP("dns asked "+network, network, netip.AddrPortFrom(any, askedPort), open)
+		if err != nil && (network != "udp6" || !errors.Is(err, syscall.EAFNOSUPPORT)) {
+			return err
+		}
+	}
+	return nil
+}
+
 // listenTransparent opens the sockets to which the kernel diverts HTTP.
 func (b *box) listenTransparent(open *closers) (ls []net.Listener, err error) {
 	for _, network := range []string{"tcp4", "tcp6"} {
-		l, err := b.listenTCP("transparent "+network, listener(network, fmt.Sprintf(":%d", transparentPort), transparent))
+		l, err := b.listenTCP("transparent "+network, listener(network, fmt.Sprintf(":%d", transparentPort)))
 		if err != nil && network == "tcp6" && errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue
 		} else if err != nil {
 			return nil, err
 		}
-		ls = append(ls, l)
+		ls = append(ls, diverted{l})
 		open.add(l)
 	}
 	return ls, nil
-}
-
-// transparent lets a socket take connections to addresses that are not the machine's.
-func transparent(network, _ string, c syscall.RawConn) error {
-	var failed error
-	err := c.Control(func(fd uintptr) {
-		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
-		if network == "tcp6" {
-			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
-		}
-		failed = unix.SetsockoptInt(int(fd), level, option, 1)
-	})
-	return errors.Join(err, failed)
 }
 
 // serve runs every part until ctx is done, one of them fails, or another process takes over.

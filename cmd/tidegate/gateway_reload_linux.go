@@ -143,7 +143,7 @@ func (b *box) program(rules *kernel.Ruleset, at time.Time) error {
 
 func (b *box) settings(g *config.Gateway) kernel.Settings {
 	s := kernel.Settings{
-		Number: b.numbers.Number, DNS: dnsPort, Transparent: transparentPort, Explicit: g.Proxy.Port(), Management: g.Management,
+		Number: b.numbers.Number, DNS: dnsPort, Asked: askedPort, Transparent: transparentPort, Explicit: g.Proxy.Port(), Management: g.Management,
 		Queue: firstQueue, Queues: uint16(queueCount()), Observe: observeQueue, Log: logGroup,
 		Masquerade: g.Masquerade, Features: b.features,
 	}

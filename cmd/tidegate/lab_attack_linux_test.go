@@ -13,13 +13,8 @@ import (
 func TestNothingGetsAround(t *testing.T) {
 	netnstest.Need(t)
 	const attacks, legal = 400, 80
-	siege := lab.Siege{Dir: t.TempDir(), Kinds: lab.Kinds(), Quick: true, Progress: t.Output(), Site: func(dir string) (lab.Config, error) {
-		return attackSite(dir, lab.Example, func() *exec.Cmd {
-			cmd := exec.Command("/proc/self/exe", "gateway", "run", "--config", lab.GatewayFile)
-			cmd.Args[0] = "tidegate" // testscript runs the command of that name
-			return cmd
-		})
-	}}
+	siege := siegeOf(t, lab.Kinds()...)
+	siege.Quick = true
 	report, err := siege.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -47,4 +42,36 @@ func TestNothingGetsAround(t *testing.T) {
 	if len(report.Missing) > 0 {
 		t.Errorf("not installed, see scripts/setup: %v", report.Missing)
 	}
+}
+
+// TestOpenSSLIsNotShownAnotherName is the same for what an OpenSSL takes that has asked for a second hello: another name. Of
+// hundred that try none arrives, and hundred that show the same name do.
+func TestOpenSSLIsNotShownAnotherName(t *testing.T) {
+	netnstest.Need(t)
+	const times, each = 4, 100
+	siege := siegeOf(t, lab.SecondHellos(times))
+	report, err := siege.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	if err := report.WriteTable(&table, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Counts() {
+		if !report.OK() || c.Attacks < each || c.Arrived < c.Attacks {
+			t.Errorf("%d tried, %d would have arrived, and %d with the same name have\n%s", c.Attacks, c.Arrived, c.Passed, table.String())
+		}
+	}
+}
+
+// siegeOf is a siege of the gateway that this program runs.
+func siegeOf(t *testing.T, kinds ...lab.Kind) lab.Siege {
+	return lab.Siege{Dir: t.TempDir(), Kinds: kinds, Progress: t.Output(), Site: func(dir string) (lab.Config, error) {
+		return attackSite(dir, lab.Example, func() *exec.Cmd {
+			cmd := exec.Command("/proc/self/exe", "gateway", "run", "--config", lab.GatewayFile)
+			cmd.Args[0] = "tidegate" // testscript runs the command of that name
+			return cmd
+		})
+	}}
 }

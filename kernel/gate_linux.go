@@ -16,56 +16,41 @@ import (
 const (
 	// What the rules have seen passes the gate. It stands first: the way of each such
 	// packet is asked for twice, there and back.
-	seenPriority = 29795 + iota
-	// What the machine itself sends passes, too. It stands before the proxy's, for
-	// the way back of a packet to the proxy is asked for in the machine's name, and would
-	// lead to the proxy as well.
-	localPriority
-	proxyPriority
-	gatePriority // the rest of the clients' packets goes nowhere
-	endPriority  // where those that pass go on
+	seenPriority  = 29795 + iota
+	localPriority // what the machine itself sends passes, too
+	_             // led to the HTTP proxy once
+	gatePriority  // the rest of the clients' packets goes nowhere
+	endPriority   // where those that pass go on
 
 	firstPriority, lastPriority = seenPriority, endPriority
 )
 
 // Actions of policy rules: linux/fib_rules.h.
 const (
-	actLookup    = 1
 	actGoto      = 2
 	actNop       = 3
 	actBlackhole = 6
 )
 
-// routes is what Apply makes of policy rules, and of the proxy's route.
-type routes struct {
-	proxy bool
-	gate  []netip.Prefix
-}
+// proxyTable is the routing table in which an earlier version had a route to the HTTP proxy.
+const proxyTable = 29796
+
+// gate are clients whose packets go nowhere while the table is not there, or empty, because
+// somebody else has flushed it: packets have no mark then, and policy rules stop them. It
+// holds whether or not the process runs. It is not made where nobody else can flush the table:
+// with a policy rule the way of every packet is looked up at length, there and back, and that
+// lasts until the namespace ends, though the rule be removed.
+type gate []netip.Prefix
 
 // rules are those of one family.
-//
-// The gate is for when the table is not there, or empty, because somebody else has
-// flushed it: packets of clients have no mark then, and are not forwarded. It holds
-// whether or not the process runs.
-func (r routes) rules(family int) []*netlink.Rule {
+func (g gate) rules(family int) []*netlink.Rule {
 	rule := func(priority int, action uint8) *netlink.Rule {
 		n := netlink.NewRule()
 		n.Family, n.Priority, n.Type = family, priority, action
 		return n
 	}
-	mark := func(n *netlink.Rule, mark, mask Mark) {
-		m := uint32(mask)
-		n.Mark, n.Mask = uint32(mark), &m
-	}
-	var all []*netlink.Rule
-	if r.proxy {
-		n := rule(proxyPriority, actLookup)
-		n.Table = proxyTable
-		mark(n, NewMark(Proxied, 0), stateMask)
-		all = append(all, n)
-	}
 	var gates []*netlink.Rule
-	for _, p := range r.gate {
+	for _, p := range g {
 		if p.Addr().Is4() == (family == unix.AF_INET) {
 			n := rule(gatePriority, actBlackhole)
 			n.Src = &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
@@ -73,13 +58,14 @@ func (r routes) rules(family int) []*netlink.Rule {
 		}
 	}
 	if len(gates) == 0 {
-		return all
+		return nil
 	}
 	end, local, marked := rule(endPriority, actNop), rule(localPriority, actGoto), rule(seenPriority, actGoto)
 	local.IifName, local.Goto, marked.Goto = "lo", endPriority, endPriority
-	mark(marked, seen, seen)
+	mask := uint32(seen)
+	marked.Mark, marked.Mask = uint32(seen), &mask
 	// In this order no packet meets the gate before the way around it is there.
-	return append(append(all, end, local, marked), gates...)
+	return append([]*netlink.Rule{end, local, marked}, gates...)
 }
 
 var ipFamilies = []int{unix.AF_INET, unix.AF_INET6}
@@ -88,22 +74,19 @@ var ipFamilies = []int{unix.AF_INET, unix.AF_INET6}
 // Else the way back of every answer to a client would lead to the gate.
 var validMark = []Sysctl{{Key: "net/ipv4/conf/all/src_valid_mark", Value: "1"}}
 
-// apply makes the policy rules and the route, and takes away what is not wanted.
-func (r routes) apply() error {
-	if len(r.gate) > 0 {
+// apply makes the policy rules, and takes away what is not wanted.
+func (g gate) apply() error {
+	if len(g) > 0 {
 		if err := applySysctls(validMark); err != nil {
 			return err
 		}
 	}
-	return r.each(func(family int) error {
-		if err := applyRoute(family, r.proxy); err != nil {
-			return err
-		}
+	return eachFamily(func(family int) error {
 		have, err := ourRules(family)
 		if err != nil {
 			return err
 		}
-		want := r.rules(family)
+		want := g.rules(family)
 		for _, n := range want {
 			if err := netlink.RuleAdd(n); err != nil && !errors.Is(err, unix.EEXIST) {
 				return fmt.Errorf("rule %d: %w", n.Priority, err)
@@ -118,7 +101,7 @@ func (r routes) apply() error {
 				return fmt.Errorf("rule %d: %w", have[i].Priority, err)
 			}
 		}
-		return nil
+		return removeRoute(family)
 	})
 }
 
@@ -131,34 +114,29 @@ func gateFirst(r netlink.Rule) int {
 }
 
 // intact reports whether all of them are there.
-func (r routes) intact() (bool, error) {
+func (g gate) intact() (bool, error) {
 	whole := true
-	err := r.each(func(family int) error {
+	err := eachFamily(func(family int) error {
 		have, err := ourRules(family)
 		if err != nil {
 			return err
 		}
-		for _, n := range r.rules(family) {
+		for _, n := range g.rules(family) {
 			whole = whole && slices.ContainsFunc(have, func(h netlink.Rule) bool { return ruleKey(&h) == ruleKey(n) })
 		}
-		if !r.proxy {
-			return nil
-		}
-		found, err := netlink.RouteListFiltered(family, &netlink.Route{Table: proxyTable, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		whole = whole && len(found) > 0
-		return err
+		return nil
 	})
 	return whole, err
 }
 
-// each calls f for both families, of which a machine may lack IPv6.
-func (r routes) each(f func(family int) error) error {
+// eachFamily calls f for both families, of which a machine may lack IPv6.
+func eachFamily(f func(family int) error) error {
 	for _, family := range ipFamilies {
 		err := f(family)
 		if family == unix.AF_INET6 && errors.Is(err, unix.EAFNOSUPPORT) {
 			continue
 		} else if err != nil {
-			return fmt.Errorf("policy routes: %w", err)
+			return fmt.Errorf("policy rules: %w", err)
 		}
 	}
 	return nil
@@ -186,27 +164,14 @@ func ruleKey(r *netlink.Rule) string {
 	return fmt.Sprintf("%d %d %x/%x %s %d %s", r.Priority, r.Table, r.Mark, mask, r.IifName, r.Goto, src)
 }
 
-// applyRoute makes the route of the transparent proxy, or takes it away.
-func applyRoute(family int, want bool) error {
-	lo, err := net.InterfaceByName("lo")
-	if err != nil {
-		return err
-	}
-	route := &netlink.Route{
-		LinkIndex: lo.Index, Table: proxyTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
-		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
-	}
+// removeRoute takes away what an earlier version has left.
+func removeRoute(family int) error {
+	all := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 	if family == unix.AF_INET6 {
-		route.Scope = netlink.SCOPE_UNIVERSE
-		route.Dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+		all = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 	}
-	if want {
-		if err := netlink.RouteReplace(route); err != nil {
-			return fmt.Errorf("route: %w", err)
-		}
-		return nil
-	}
-	if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+	err := netlink.RouteDel(&netlink.Route{Table: proxyTable, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_NOWHERE, Dst: all})
+	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("route: %w", err)
 	}
 	return nil
