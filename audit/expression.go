@@ -47,7 +47,10 @@ func expressionNames(s string) (n names, open, ok bool) {
 	}
 	rest, end := strings.CutSuffix(s, "$")
 	rest, begin := strings.CutPrefix(strings.ToLower(oneLabel.ReplaceAllString(rest, "*")), "^")
-	if rest == "" || rest == ".*" || rest == ".+" {
+	switch {
+	case rest == "" && begin && end: // the empty name, which nobody has
+		return names{}, false, false
+	case rest == "", rest == ".*", rest == ".+":
 		return allNames, false, true
 	}
 	for _, l := range expressionLeads {

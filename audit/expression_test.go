@@ -27,6 +27,8 @@ func TestExpressions(t *testing.T) {
 		{text: `.*`, in: []string{"anything.at.all"}},
 		{text: `^(a|b)\.com$`, no: true},
 		{text: `^a\Wcom$`, no: true},
+		{text: `^$`, no: true},
+		{text: `^`, in: []string{"anything.at.all"}},
 		{text: `[0-9]{3}\.com$`, no: true},
 	} {
 		n, open, ok := expressionNames(row.text)
