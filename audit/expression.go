@@ -13,8 +13,12 @@ var (
 	// oneLabel is one or more bytes of a label.
 	oneLabel  = regexp.MustCompile(`\[(?:a-z0-9_-|a-z0-9-|\^\.|\\w-|a-zA-Z0-9-|a-zA-Z0-9_-)\]\+`)
 	foreign   = regexp.MustCompile(`\\[A-Z]|[^ -~]`) // a class such as \W, which is another in lower case, and what no name holds
-	plainName = regexp.MustCompile(`^[a-z0-9_*-]+(\.[a-z0-9_*-]+)*$`)
+	plainName = regexp.MustCompile(`^[a-z0-9_` + label + `-]+(\.[a-z0-9_` + label + `-]+)*$`)
 )
+
+// label stands in an expression for what oneLabel matches: a byte that none has, for a star is
+// the expression's own.
+const label = "\x00"
 
 // expressionLeads are what people write for the labels to the left.
 var expressionLeads = []struct {
@@ -22,10 +26,10 @@ var expressionLeads = []struct {
 	anchored bool // it means this behind a ^, and elsewhere without one
 	lead     lead
 }{
-	{`(*\.)**\.`, true, below}, // any labels, and one
+	{`(` + label + `\.)*` + label + `\.`, true, below}, // any labels, and one
 	{`(.*\.)?`, true, apexOrBelow},
 	{`(.+\.)?`, true, apexOrBelow},
-	{`(*\.)*`, true, apexOrBelow},
+	{`(` + label + `\.)*`, true, apexOrBelow},
 	{`.*\.`, true, below},
 	{`.+\.`, true, below},
 	{`.*`, true, anyBytes},
@@ -46,7 +50,7 @@ func expressionNames(s string) (n names, open, ok bool) {
 		return names{}, false, false
 	}
 	rest, end := strings.CutSuffix(s, "$")
-	rest, begin := strings.CutPrefix(strings.ToLower(oneLabel.ReplaceAllString(rest, "*")), "^")
+	rest, begin := strings.CutPrefix(strings.ToLower(oneLabel.ReplaceAllString(rest, label)), "^")
 	switch {
 	case rest == "" && begin && end: // the empty name, which nobody has
 		return names{}, false, false
@@ -59,10 +63,10 @@ func expressionNames(s string) (n names, open, ok bool) {
 			continue
 		}
 		after = strings.ReplaceAll(after, `\.`, ".")
-		if !plainName.MatchString(after) || l.lead == anyBytes && strings.Contains(after, "*") {
+		if !plainName.MatchString(after) || l.lead == anyBytes && strings.Contains(after, label) {
 			return names{}, false, false
 		}
-		n, ok = starred(l.lead, after)
+		n, ok = starred(l.lead, strings.ReplaceAll(after, label, "*"))
 		return n, !end, ok
 	}
 	return names{}, false, false

@@ -28,6 +28,7 @@ func TestExpressions(t *testing.T) {
 		{text: `^(a|b)\.com$`, no: true},
 		{text: `^a\Wcom$`, no: true},
 		{text: `^$`, no: true},
+		{text: `^a*k\.com$`, no: true},
 		{text: `^`, in: []string{"anything.at.all"}},
 		{text: `[0-9]{3}\.com$`, no: true},
 	} {

@@ -194,15 +194,14 @@ func (w *world) start(name string, args ...string) (*process, error) {
 	p := &process{name: short, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = w.dir, log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if w.keeper != nil {
-		if err := w.keeper.Attend(p.cmd); err != nil {
-			return nil, err
-		}
-	}
 	if p.group, err = w.bench.group.child(fmt.Sprintf("%s-%s-%d", w.name, short, len(w.procs))); err != nil {
 		return nil, err
 	}
-	if err := w.gateway.Start(p.cmd); err != nil {
+	start := w.gateway.Start
+	if w.keeper != nil {
+		start = func(cmd *exec.Cmd) error { return w.keeper.Start(cmd, w.gateway.Start) }
+	}
+	if err := start(p.cmd); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	w.procs = append(w.procs, p)

@@ -63,10 +63,13 @@ func FuzzSegmentation(f *testing.F) {
 				t.Fatalf("%d bytes are kept", b)
 			}
 		}
+		const pause = 10 * time.Millisecond
+		rests := helloWithin/pause - 1 // more, and it is refused for the time that it takes
 		for ; len(cuts) >= 3 && len(r.flows) == 0; cuts = cuts[3:] {
 			send(int(cuts[0])*len(hello)/256+int(cuts[1]), 1+int(cuts[2])*8)
-			if cuts[1]%8 == 0 {
-				r.after(10 * time.Millisecond)
+			if cuts[1]%8 == 0 && rests > 0 {
+				r.after(pause)
+				rests--
 			}
 			if cuts[1]%8 == 1 && len(r.flows) == 0 {
 				r.handOver() // another process goes on: nothing may change

@@ -52,14 +52,22 @@ func (k *Keeper) Close() error {
 	return err
 }
 
-// Attend makes cmd, which has not been started, one for whose process k keeps descriptors, and passes those that it has.
-func (k *Keeper) Attend(cmd *exec.Cmd) error {
+// Start starts cmd by start, as one for whose process k keeps descriptors, and passes those that it has. Nothing is dropped
+// meanwhile.
+func (k *Keeper) Start(cmd *exec.Cmd, start func(*exec.Cmd) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.attend(cmd); err != nil {
+		return err
+	}
+	return start(cmd)
+}
+
+func (k *Keeper) attend(cmd *exec.Cmd) error {
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+filepath.Join(k.dir, "notify"), "FDSTORE=1")
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	if len(k.files) == 0 {
 		return nil
 	}

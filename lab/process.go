@@ -118,10 +118,7 @@ func (l *Lab) startGateway(args ...string) (*process, error) {
 	cmd := l.conf.Gateway()
 	cmd.Args = append(cmd.Args, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.conf.Dir, out, out
-	if err := l.attend(cmd); err != nil {
-		return nil, err
-	}
-	if err := l.room.start(cmd); err != nil {
+	if err := l.startKept(cmd); err != nil {
 		return nil, fmt.Errorf("start the gateway: %w", err)
 	}
 	p := &process{cmd: cmd, done: make(chan struct{})}
@@ -132,21 +129,30 @@ func (l *Lab) startGateway(args ...string) (*process, error) {
 	return p, nil
 }
 
-// attend gives a process the keeper of the one before, or where that runs one of its own, as it has that is another unit.
-func (l *Lab) attend(cmd *exec.Cmd) error {
+// startKept starts a process with the keeper of the one before, or where that runs with one of its own, as it has that is
+// another unit.
+func (l *Lab) startKept(cmd *exec.Cmd) error {
 	if l.conf.Unkept {
-		return nil
+		return l.room.start(cmd)
 	}
+	k, err := l.keeper()
+	if err != nil {
+		return err
+	}
+	return k.Start(cmd, l.room.start)
+}
+
+func (l *Lab) keeper() (*Keeper, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.keepers) == 0 || l.gateway != nil && l.gateway.runs() {
 		k, err := NewKeeper()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		l.keepers = append(l.keepers, k)
 	}
-	return l.keepers[len(l.keepers)-1].Attend(cmd)
+	return l.keepers[len(l.keepers)-1], nil
 }
 
 func (l *Lab) waitReady(ctx context.Context, p *process) error {

@@ -19,7 +19,7 @@ func TestTheServiceManagerKeepsASocket(t *testing.T) {
 	}
 	defer k.Close()
 	cmd := exec.Command("true")
-	if err := k.Attend(cmd); err != nil {
+	if err := k.Start(cmd, func(*exec.Cmd) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range cmd.Env {
