@@ -162,17 +162,3 @@ func TestResultsAreJSONWithoutWhatIsNotANumber(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-func TestTheSessionIsFirstOnlyForATime(t *testing.T) {
-	before, err := os.ReadFile(autogroup)
-	if err != nil || os.Geteuid() != 0 {
-		t.Skip("no groups of sessions here, or no right to put one first")
-	}
-	last := first()
-	during, _ := os.ReadFile(autogroup)
-	last()
-	after, _ := os.ReadFile(autogroup)
-	if !strings.HasSuffix(string(during), " nice -20\n") || !bytes.Equal(before, after) {
-		t.Errorf("%q before, %q during, %q after", before, during, after)
-	}
-}

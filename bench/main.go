@@ -35,7 +35,6 @@ type bench struct {
 	worlds   []*world
 	began    time.Time
 	test     string // that runs
-	last     func() // undoes first
 
 	results    Results
 	violations []Violation
@@ -101,7 +100,6 @@ func (b *bench) run() error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	b.last = first()
 	defer b.close()
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, os.Interrupt, syscall.SIGTERM)
@@ -194,7 +192,6 @@ func (b *bench) close() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	_ = os.RemoveAll(b.dir)
-	b.last()
 }
 
 // use makes the worlds of modes, once; those that cannot be made are told and left out, for a peer may not be there.

@@ -98,8 +98,7 @@ modes and back (plain, X, Y, Y, X, plain); a comparison is the median of the rou
 interval of 95 % of 2,000 resamplings in brackets. Every mode has the same policy of 5,000 names (` + "`bench/policy.go`" + `) and writes a log of
 every connection; Tidegate has what an AKS cluster needs on top, and its table's socket is kept as systemd keeps it. The load speaks real ClientHellos and does no cryptography, which would
 hide the network's cost. Peers are Debian's, configured in ` + "`bench/peers.go`" + ` and ` + "`bench/names.go`" + `. What must be zero (failed connections, packets
-that a queue dropped, conntrack insertions that failed, log records lost) is looked at after each part of a round. Where each session has
-its own share of the processors (autogroups), that of the bench comes first.
+that a queue dropped, conntrack insertions that failed, log records lost) is looked at after each part of a round.
 
 `)
 	if len(r.Violations) == 0 {
