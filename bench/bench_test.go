@@ -63,6 +63,14 @@ func TestTheQuietestRoundsAreKept(t *testing.T) {
 	}
 }
 
+func TestNamesAskedForOnceAreSoonOver(t *testing.T) {
+	for name, want := range map[string]uint32{"once-7.zone-1.cloud1.example.": 1, "oNCe-7.zOne-1.cloud1.example.": 1, "app.zone-1.cloud1.example.": 3600} {
+		if got := ttlOf(name); got != want {
+			t.Errorf("%s: %d s, want %d", name, got, want)
+		}
+	}
+}
+
 func TestHellosAreWhatTheyAreCalled(t *testing.T) {
 	p := newPolicy(100)
 	for _, size := range []int{0, 277, 517, mainHello, 4096, 16384} {

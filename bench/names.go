@@ -66,8 +66,7 @@ func (b *bench) resolve() error {
 	b.resolveTable("answered from the cache, 1,000 names, 32 outstanding", worlds, cached)
 	b.resolveGoals(cached)
 	var fresh atomic.Int64
-	// Half as long, for a gateway remembers each for minutes, and answers nothing when it has as many as one cluster may have.
-	miss, err := b.rounds(b.some(4), worlds, b.slice/2, func(w *world) running {
+	miss, err := b.rounds(b.some(4), worlds, b.slice, func(w *world) running {
 		return b.questions(w, workers, func(int) []byte { return b.unheard(&fresh) })
 	})
 	if err != nil {

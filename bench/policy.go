@@ -65,7 +65,7 @@ func addressOf(name string, v6 bool) netip.Addr {
 
 // ttlOf is for how many seconds a name has its address: for longer than any run, but where it is asked for once.
 func ttlOf(name string) uint32 {
-	if strings.HasPrefix(name, onceName) {
+	if strings.HasPrefix(strings.ToLower(name), onceName) { // a resolver may ask in any spelling
 		return 1
 	}
 	return 3600
