@@ -94,6 +94,9 @@ const (
 	// salvo is what a flood begins with, at once: as many as one client may open (freshBurst in the kernel's rules), so that
 	// what is measured is a flood that goes on and not its first seconds.
 	salvo = 20000
+
+	// backlog is more than what a salvo leaves in the queue takes.
+	backlog = time.Second
 )
 
 // A flood is what one client does beside the others. It runs from begin until stop, which says how much of it there was.
@@ -136,7 +139,9 @@ func (b *bench) floods() error {
 				b.say("%s: %v", f.title, err)
 				stop = func() int64 { return 0 }
 			}
-			return &beside{b.open(w, others, calm).Start(), func(d time.Duration) { rates[w.name] = append(rates[w.name], float64(stop())/d.Seconds()) }, time.Now()}
+			began := time.Now()
+			time.Sleep(backlog)
+			return &beside{b.open(w, others, calm).Start(), func(d time.Duration) { rates[w.name] = append(rates[w.name], float64(stop())/d.Seconds()) }, began}
 		})
 		for _, w := range worlds {
 			w.flooded = false
