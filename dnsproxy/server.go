@@ -26,9 +26,8 @@ type Server struct {
 	// UDP and TCP are where clients ask; Run closes them, those of UDP as soon as
 	// it has copies of their descriptors. On a wildcard UDP socket each answer
 	// leaves from the address its query was sent to, so that redirected queries
-	// are answered on any route. A socket behind TPROXY must be transparent and
-	// bound to the port that clients dial. A socket is read by one core; several
-	// that share a port (SO_REUSEPORT) use several.
+	// are answered on any route. A socket is read by one core; several that share
+	// a port (SO_REUSEPORT) use several.
 	UDP []*net.UDPConn
 	TCP []net.Listener
 

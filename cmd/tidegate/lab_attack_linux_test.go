@@ -15,16 +15,9 @@ func TestNothingGetsAround(t *testing.T) {
 	const attacks, legal = 400, 80
 	siege := siegeOf(t, lab.Kinds()...)
 	siege.Quick = true
-	report, err := siege.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var table bytes.Buffer
-	if err := report.WriteTable(&table, false); err != nil {
-		t.Fatal(err)
-	}
+	report, table := lay(t, siege)
 	if !report.OK() {
-		t.Errorf("\n%s", table.String())
+		t.Errorf("\n%s", table)
 	}
 	for _, trial := range report.Void() {
 		if trial.Needs == "" { // else this machine may lack it
@@ -50,6 +43,17 @@ func TestOpenSSLIsNotShownAnotherName(t *testing.T) {
 	netnstest.Need(t)
 	const times, each = 4, 100
 	siege := siegeOf(t, lab.SecondHellos(times))
+	report, table := lay(t, siege)
+	for _, c := range report.Counts() {
+		if !report.OK() || c.Attacks < each || c.Arrived < c.Attacks {
+			t.Errorf("%d tried, %d would have arrived, and %d with the same name have\n%s", c.Attacks, c.Arrived, c.Passed, table)
+		}
+	}
+}
+
+// lay carries a siege out, and returns its report and the table of it.
+func lay(t *testing.T, siege lab.Siege) (*lab.SiegeReport, string) {
+	t.Helper()
 	report, err := siege.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -58,11 +62,7 @@ func TestOpenSSLIsNotShownAnotherName(t *testing.T) {
 	if err := report.WriteTable(&table, false); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range report.Counts() {
-		if !report.OK() || c.Attacks < each || c.Arrived < c.Attacks {
-			t.Errorf("%d tried, %d would have arrived, and %d with the same name have\n%s", c.Attacks, c.Arrived, c.Passed, table.String())
-		}
-	}
+	return report, table.String()
 }
 
 // siegeOf is a siege of the gateway that this program runs.
